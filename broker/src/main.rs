@@ -1,0 +1,2 @@
+//! databroker
+fn main() {}

@@ -1,0 +1,75 @@
+//! The one error between stages: what was being done, why it failed, and the remedy.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A result of this crate's traits.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What the caller should do about an error; chosen where the error is understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// The same call may succeed later; the caller chooses the backoff.
+    Retry,
+    /// The peer said when: not before this long has passed.
+    RetryAfter(Duration),
+    /// The user must change an input or a setting; trying again cannot help. Exit code 64.
+    Change,
+    /// A promise is broken or the disk failed; the process must stop. Exit code 70.
+    Stop,
+}
+
+/// Reads after "failed to": `open log segment `000.log`: permission denied`.
+#[derive(Debug)]
+pub struct Error {
+    doing: String,
+    remedy: Remedy,
+    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error while `doing` something ("open source `arxv` (known: github)").
+    pub fn new(remedy: Remedy, doing: impl Into<String>) -> Self {
+        Self { doing: doing.into(), remedy, cause: None }
+    }
+
+    /// See [`Remedy::Retry`].
+    pub fn retry(doing: impl Into<String>) -> Self {
+        Self::new(Remedy::Retry, doing)
+    }
+
+    /// See [`Remedy::Change`].
+    pub fn change(doing: impl Into<String>) -> Self {
+        Self::new(Remedy::Change, doing)
+    }
+
+    /// See [`Remedy::Stop`].
+    pub fn stop(doing: impl Into<String>) -> Self {
+        Self::new(Remedy::Stop, doing)
+    }
+
+    /// The same error with what caused it, which is printed after a colon.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// What the caller should do.
+    pub fn remedy(&self) -> Remedy {
+        self.remedy
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "failed to {}", self.doing)?;
+        match &self.cause {
+            Some(cause) => write!(out, ": {cause}"),
+            None => Ok(()),
+        }
+    }
+}
+
+// The cause is part of the message above, so `source` stays empty: nobody prints it twice.
+impl std::error::Error for Error {}

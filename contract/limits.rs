@@ -1,0 +1,37 @@
+//! Every limit that is not a setting, with why it is that number.
+
+/// Bytes of one record's body that a processor looks at; a larger record becomes a dead letter.
+/// GitHub's largest event seen is 0.25 MB and its webhooks stop at 25 MB; one record must never be
+/// what fills the memory, so the limit lies between.
+pub const RECORD_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes of one record's body that the log keeps; the rest of a larger one is cut off, and its dead letter
+/// says so. Large enough to study what was sent, small enough to hold a few in memory.
+pub const BODY_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of a record's id. Ids of all sources are below 200; a longer one is replaced by its hash.
+pub const ID_BYTES_MAX: usize = 512;
+
+/// Nesting of one record's JSON; deeper is rejected. Events nest below 12; the stack of a parser that
+/// recurses holds far more than this.
+pub const JSON_DEPTH_MAX: usize = 128;
+
+/// Records of one harvest of a backfill: one append, so one fsync, and one batch in memory.
+pub const HARVEST_RECORDS_MAX: usize = 8_192;
+
+/// Bytes of bodies of one harvest of a backfill, for the same reason; one larger record may exceed it.
+pub const HARVEST_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes of bodies that a processor reads from the log at once: about one harvest.
+pub const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// Processed batches that wait for a store. With the batch in hand this bounds what is in memory between
+/// the log and a store to about four batches.
+pub const QUEUED_BATCHES_MAX: usize = 2;
+
+/// Ids of committed rows kept in memory, as 64-bit hashes, over all event days: 9 to 18 bytes each.
+/// A single busy day of GitHub may exceed it alone and is then kept alone.
+pub const KNOWN_IDS_MAX: usize = 2_000_000;
+
+/// How far an event may lie after its fetch. Clocks differ by seconds; a day covers every time zone slip.
+pub const FUTURE_SECONDS_MAX: u64 = 86_400;
