@@ -1,1 +1,154 @@
-//! acquisition
+//! The sources: from fetch to understood row. One folder per source, one line in [`SOURCES`].
+//!
+//! A source is a [`contract::RowSchema`], a [`contract::Processor`] and its collectors: those that poll it, those that
+//! read its files for a backfill, and one that reads the sample that ships with the program.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+
+use contract::limits::{HARVEST_BYTES_MAX, HARVEST_RECORDS_MAX};
+use contract::{Clock, Collector, Error, Processor, Result, RowSchema, SourceId, SystemClock};
+use serde::{Deserialize, Serialize};
+
+pub mod github;
+mod secret;
+mod unpack;
+
+pub use secret::Secret;
+
+/// Every source. The list is the overview; a test holds each to the same battery.
+pub static SOURCES: &[Source] = &[github::SOURCE];
+
+/// One source.
+pub struct Source {
+    /// Its name, which is also that of its folder, topic and tables.
+    pub id: SourceId,
+    /// The columns of its rows.
+    pub schema: &'static RowSchema,
+    /// Makes rows of its records.
+    pub processor: &'static dyn Processor,
+    /// The collectors that poll it, as set; `Change` when a setting is wrong.
+    pub collectors: fn(&Settings, &Context) -> Result<Vec<Box<dyn Collector>>>,
+    /// Opens one of its files for a backfill; blocks for as long as reading the file once takes.
+    pub open_file: fn(&Path, &Context) -> Result<OpenFile>,
+    /// The sample that ships with the program, its times moved so that the newest is now.
+    pub sample: fn(&Context) -> OpenFile,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Source").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The source of a name.
+///
+/// # Errors
+/// `Change` when there is none; the error lists those that are known, and the nearest.
+pub fn source(name: &str) -> Result<&'static Source> {
+    SOURCES.iter().find(|source| source.id.0 == name).ok_or_else(|| {
+        let known = SOURCES.iter().map(|source| source.id.0).collect::<Vec<_>>().join(", ");
+        let nearest = SOURCES.iter().map(|source| source.id.0).min_by_key(|known| distance(known, name));
+        let nearest = nearest.map(|nearest| format!("; nearest: {nearest}")).unwrap_or_default();
+        Error::change(format!("open source `{name}` (known: {known}{nearest})"))
+    })
+}
+
+/// How many characters to add, remove or replace (Levenshtein), looking at the first 32.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().take(32).collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (place, letter) in one.chars().take(32).enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], place + 1);
+        for (column, &wanted) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != wanted);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+/// What the user sets of the sources: one section each.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// GitHub.
+    pub github: github::Settings,
+}
+
+/// What collectors are given beside the settings.
+#[derive(Clone)]
+pub struct Context {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// How much one harvest of a file brings at the most.
+    pub harvest: HarvestSize,
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), harvest: HarvestSize::default() }
+    }
+}
+
+/// How much one harvest of a file brings at the most; smaller ones make more hand-overs for tests to break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HarvestSize {
+    /// Records.
+    pub records_max: usize,
+    /// Bytes of bodies; one larger record may exceed it.
+    pub bytes_max: usize,
+}
+
+impl Default for HarvestSize {
+    fn default() -> Self {
+        Self { records_max: HARVEST_RECORDS_MAX, bytes_max: HARVEST_BYTES_MAX }
+    }
+}
+
+/// A file that a backfill reads, and what is to be told about it meanwhile.
+pub struct OpenFile {
+    /// Polled until it says that there will never be more.
+    pub collector: Box<dyn Collector>,
+    /// Bytes of the file, compressed.
+    pub bytes_total: u64,
+    /// Bytes of it that are read, compressed; for a progress bar.
+    pub bytes_read: Arc<AtomicU64>,
+    /// Damage that was found, for the user; whole once the last harvest is there.
+    pub notes: Arc<Mutex<Vec<String>>>,
+    /// Lines that carry no event by design: the action lines of a bulk request.
+    pub skipped_lines: Arc<AtomicU64>,
+}
+
+impl fmt::Debug for OpenFile {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("OpenFile").field("collector", &self.collector.id()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod battery;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_source_is_answered_with_the_known_and_the_nearest() {
+        let error = source("gihub").expect_err("there is none");
+        assert_eq!(error.to_string(), "failed to open source `gihub` (known: github; nearest: github)");
+        assert_eq!(source("github").expect("there is").id.0, "github");
+    }
+
+    #[test]
+    fn the_distance_of_two_words_counts_edits() {
+        assert_eq!(distance("github", "github"), 0);
+        assert_eq!(distance("github", "gihub"), 1);
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+    }
+}

@@ -44,9 +44,10 @@ pub use metric::Metric;
 pub use position::{Offset, OffsetRange, Partition, Positions, Span, partition_of};
 pub use processor::{Processor, Reject};
 pub use record::{RawRecord, RecordId, SourceId};
-pub use rows::{RowBuilder, Rows, RowsBuilder, bronze_schema, dead_letter_schema, drop_below};
+pub use rows::{RowBuilder, Rows, RowsBuilder, bronze_batch, bronze_schema, dead_letter_schema, drop_below};
 pub use schema::{COMMON, Column, Kind, RowSchema, Search};
 pub use store::{
-    ColdStore, Expired, HotStore, IdPlace, IndexSummary, RowStream, SearchError, Store, StoredRow, TableStream,
+    ColdStore, ColdTable, Expired, HotStore, IdPlace, IndexSummary, RowStream, SearchError, Store, StoredRow,
+    TableStream,
 };
 pub use timestamp::{Day, Timestamp};

@@ -22,9 +22,6 @@ pub const HARVEST_RECORDS_MAX: usize = 8_192;
 /// Bytes of bodies of one harvest of a backfill, for the same reason; one larger record may exceed it.
 pub const HARVEST_BYTES_MAX: usize = 8 << 20;
 
-/// Bytes of bodies that a processor reads from the log at once: about one harvest.
-pub const BATCH_BYTES_MAX: usize = 8 << 20;
-
 /// Processed batches that wait for a store. With the batch in hand this bounds what is in memory between
 /// the log and a store to about four batches.
 pub const QUEUED_BATCHES_MAX: usize = 2;

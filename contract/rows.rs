@@ -390,3 +390,10 @@ impl ColumnBuilder {
         assert_eq!(self.len(), kept.len(), "column `{name}` keeps its rows");
     }
 }
+
+/// Records as rows of bronze.
+pub fn bronze_batch(records: &[LogRecord]) -> RecordBatch {
+    let mut columns = RawColumns::default();
+    records.iter().for_each(|record| columns.push(record));
+    RecordBatch::try_new(bronze_schema(), columns.finish()).expect("the builders follow the schema")
+}

@@ -197,12 +197,36 @@ pub trait ColdStore: Store {
     /// When the table cannot be read.
     async fn coverage_committed(&self) -> Result<Positions>;
 
+    /// Mends single rows of a source in one table, outside the order of offsets, in one commit: removes
+    /// all that stand at `remove`, adds those of `append`. For repair only; positions do not move.
+    ///
+    /// # Errors
+    /// As `write`.
+    async fn mend(
+        &self,
+        source: SourceId,
+        table: ColdTable,
+        remove: &[(Partition, Offset)],
+        append: Option<&RecordBatch>,
+    ) -> Result<()>;
+
     /// Compacts small files, writes checkpoints, removes files and log entries that no reader needs any
     /// more. Bounded in memory; commits go on meanwhile. Answers what was done, a line a table.
     ///
     /// # Errors
     /// When a table cannot be read or written; nothing is lost then.
     async fn maintain(&self) -> Result<Vec<String>>;
+}
+
+/// The tables that hold what a source said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ColdTable {
+    /// `bronze.SOURCE`: every record.
+    Bronze,
+    /// `silver.SOURCE`: the rows.
+    Silver,
+    /// The source's part of `ops.dead_letters`.
+    DeadLetters,
 }
 
 /// Where the row of an id stands.

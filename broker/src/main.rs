@@ -1,2 +1,37 @@
-//! databroker
-fn main() {}
+//! `databroker`: collects public signals, logs them, makes typed rows exactly once, keeps ten days searchable
+//! and everything for good. See README.md for what it does and ARCHITECTURE.md for how.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod broker;
+mod commands;
+mod failure;
+mod output;
+mod running;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The allocator: the pipeline's threads free what others allocated, which mimalloc does without a lock.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments = match arguments::Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { failure::WRONG_USE } else { 0 };
+            // Nothing can be said where neither output takes it.
+            error.print().unwrap_or_default();
+            return ExitCode::from(code);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(commands::run(arguments)),
+        Err(error) => Err(anyhow::Error::new(error).context("start the runtime")),
+    };
+    outcome.unwrap_or_else(|error| failure::report(&error))
+}

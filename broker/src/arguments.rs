@@ -1,0 +1,103 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Collects public signals and DNS traffic, logs them, and answers questions over the last days and over
+/// everything. With no setting at all everything is embedded.
+#[derive(Debug, Parser)]
+#[command(name = "databroker", version, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    /// Settings; what is not in it has the default. Without the flag `databroker.toml` is read if it is there.
+    #[arg(long, global = true, value_name = "FILE", env = "DATABROKER_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where everything is kept.
+    #[arg(long, global = true, value_name = "DIR", default_value = "./data", env = "DATABROKER_DATA")]
+    pub(crate) data: PathBuf,
+    /// Print one machine-readable JSON document.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything in one process: collect, process, serve.
+    Up {
+        /// Feed it the samples shipped in the program, with their times moved to now; no network.
+        #[arg(long)]
+        sample: bool,
+    },
+    /// Read files of a source to their end, into both stores.
+    Backfill {
+        /// The source: github.
+        source: String,
+        /// GH Archive hours, NDJSON, API arrays; gzip, zstd or plain.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Search the last days of a source: the Lucene-style query string, newest first.
+    Search {
+        /// The source: github.
+        source: String,
+        /// `type:PushEvent AND repo_name:rust*`; all when absent.
+        #[arg(default_value = "*", allow_hyphen_values = true)]
+        query: String,
+        /// Only events at or after this time: RFC 3339, a date, or date math such as `now-6h`.
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        from: Option<String>,
+        /// Only events before this time.
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        to: Option<String>,
+        /// How many to show.
+        #[arg(long, default_value_t = 10)]
+        size: u64,
+        /// Best matches first, instead of the newest.
+        #[arg(long)]
+        by_score: bool,
+    },
+    /// Ask in SQL, over `bronze.SOURCE`, `silver.SOURCE` and `ops.*`.
+    Sql {
+        /// The query.
+        query: String,
+    },
+    /// Topics of the log: partitions, offsets, bytes.
+    Topics,
+    /// What runs, how far each store is, what was missed.
+    Status,
+    /// Prove that nothing was lost and nothing counted twice; exits 1 if a proof fails.
+    Verify {
+        /// Only this source.
+        source: Option<String>,
+        /// Mend what can be mended from bronze and the log.
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Look for what is wrong with the set-up; exits 1 if something is.
+    Doctor,
+    /// Records that could not become rows.
+    DeadLetters {
+        /// Only this source.
+        #[arg(long)]
+        source: Option<String>,
+        /// How many to show.
+        #[arg(long, default_value_t = 20)]
+        limit: u64,
+        #[command(subcommand)]
+        action: Option<DeadLetterAction>,
+    },
+    /// Print the settings in force, as TOML.
+    Config {
+        /// Print the commented reference of all settings instead.
+        #[arg(long)]
+        reference: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum DeadLetterAction {
+    /// Log them again, to be processed as they are understood now.
+    Replay,
+}

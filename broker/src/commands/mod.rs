@@ -1,0 +1,225 @@
+//! The commands. Each answers a JSON document, which is printed as it is with `--json` and as text without.
+//! A command runs in the process that owns the data directory if there is one, else in this one.
+
+mod backfill;
+mod dead_letters;
+mod doctor;
+mod search;
+mod sql;
+mod status;
+mod up;
+mod verify;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Result;
+use contract::{Error, Positions, SourceId};
+use processing::Flush;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::arguments::{Arguments, Command, DeadLetterAction};
+use crate::broker::{Access, Broker, Work};
+use crate::output;
+use crate::running::Running;
+use crate::settings::{REFERENCE, Settings};
+
+pub(crate) use status::lags;
+
+/// Progress messages that wait to be shown; more are waited for.
+const PROGRESS_MAX: usize = 64;
+
+/// Runs what the command line says.
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let settings = Settings::load(arguments.config.as_deref(), std::env::vars())?;
+    if let Command::Config { reference } = arguments.command {
+        return config(&settings, reference, arguments.json);
+    }
+    let is_up = matches!(arguments.command, Command::Up { .. });
+    let _logs = monitoring::install_logs(&settings.monitoring, is_up)?;
+    match &arguments.command {
+        Command::Up { sample } => up::run(&settings, &arguments.data, *sample).await,
+        Command::Doctor => doctor::run(&settings, &arguments.data, arguments.json).await,
+        Command::Sql { query } => sql::run(&settings, &arguments.data, query, arguments.json).await,
+        command => {
+            let asked = Asked::from(command);
+            let answer = asked.answer(&settings, &arguments.data).await?;
+            if arguments.json {
+                output::json(&answer)?;
+            } else {
+                asked.print(&answer);
+            }
+            Ok(asked.exit_code(&answer))
+        }
+    }
+}
+
+fn config(settings: &Settings, reference: bool, json: bool) -> Result<ExitCode> {
+    match (reference, json) {
+        (true, _) => output::text(REFERENCE),
+        (false, true) => output::json(&serde_json::to_value(settings)?)?,
+        (false, false) => output::text(&settings.to_toml()?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A command as it is asked of whichever process runs it.
+struct Asked {
+    name: &'static str,
+    arguments: Value,
+    access: Access,
+    print: fn(&Value),
+}
+
+impl From<&Command> for Asked {
+    fn from(command: &Command) -> Self {
+        let read = |name, arguments, print| Self { name, arguments, access: Access::Read, print };
+        let write = |name, arguments, print| Self { name, arguments, access: Access::Write, print };
+        match command {
+            Command::Backfill { source, files } => write("backfill", backfill::arguments(source, files), backfill::print),
+            Command::Search { source, query, from, to, size, by_score } => {
+                let body = search::body(query, from.as_deref(), to.as_deref(), *size, *by_score);
+                read("search", json!({"source": source, "body": body}), search::print)
+            }
+            Command::Topics => read("status", json!({}), status::print_topics),
+            Command::Verify { source, repair: false } => read("verify", json!({"source": source}), verify::print),
+            Command::Verify { source, repair: true } => write("verify", json!({"source": source, "repair": true}), verify::print),
+            Command::DeadLetters { source, limit, action: None } => {
+                read("dead-letters", json!({"source": source, "limit": limit}), dead_letters::print)
+            }
+            Command::DeadLetters { source, action: Some(DeadLetterAction::Replay), .. } => {
+                write("dead-letters-replay", json!({"source": source}), dead_letters::print_replay)
+            }
+            Command::Status | Command::Up { .. } | Command::Doctor | Command::Sql { .. } | Command::Config { .. } => {
+                read("status", json!({}), status::print)
+            }
+        }
+    }
+}
+
+impl Asked {
+    async fn answer(&self, settings: &Settings, data: &std::path::Path) -> Result<Value> {
+        let (progress, shown) = mpsc::channel(PROGRESS_MAX);
+        let showing = tokio::spawn(output::show_progress(shown));
+        let answer = match Running::find(data, settings.serving.token()).await {
+            Some(running) => running.run(self.name, &self.arguments, &progress).await,
+            None => self.answer_here(settings, data, &progress).await,
+        };
+        drop(progress);
+        showing.await?;
+        answer
+    }
+
+    async fn answer_here(&self, settings: &Settings, data: &std::path::Path, progress: &mpsc::Sender<Value>) -> Result<Value> {
+        let broker = Arc::new(Broker::open(settings, data, self.access).await?);
+        if self.access == Access::Read {
+            let control = Control { broker, pipelines: Vec::new(), stop: CancellationToken::new() };
+            return Ok(control.dispatch(self.name, &self.arguments, progress).await?);
+        }
+        let stop = CancellationToken::new();
+        let mut work = broker.start(&stop).await?;
+        let interrupted = stop.child_token();
+        let control = Control::new(broker, &work, interrupted.clone());
+        let command = control.dispatch(self.name, &self.arguments, progress);
+        let answer = tokio::select! {
+            answer = ending_early(command, &interrupted) => answer,
+            error = work.failed() => return Err(error.into()),
+        };
+        stop.cancel();
+        work.drained().await?;
+        Ok(answer?)
+    }
+
+    fn print(&self, answer: &Value) {
+        (self.print)(answer);
+    }
+
+    fn exit_code(&self, answer: &Value) -> ExitCode {
+        if answer["ok"] == json!(false) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+}
+
+/// The outcome of `command`, which is told by `interrupted` when the user asks to end.
+async fn ending_early<T>(command: impl Future<Output = T>, interrupted: &CancellationToken) -> T {
+    tokio::pin!(command);
+    tokio::select! {
+        outcome = &mut command => return outcome,
+        () = up::asked_to_end() => interrupted.cancel(),
+    }
+    command.await
+}
+
+/// What a command needs of a running pipeline.
+#[derive(Clone)]
+pub(crate) struct PipelineView {
+    source: SourceId,
+    flush: mpsc::Sender<Flush>,
+    hot: watch::Receiver<Positions>,
+    cold: watch::Receiver<Positions>,
+}
+
+impl PipelineView {
+    /// Waits until both stores have committed all below `until`.
+    async fn bring(&self, until: Positions) -> contract::Result<()> {
+        let (done, heard) = oneshot::channel();
+        let ended = || Error::stop(format!("process `{}`: its pipeline ended", self.source));
+        self.flush.send(Flush { until, done }).await.map_err(|_| ended())?;
+        heard.await.map_err(|_| ended())
+    }
+}
+
+/// Runs commands in this process; also for those that ask over HTTP.
+pub(crate) struct Control {
+    broker: Arc<Broker>,
+    pipelines: Vec<PipelineView>,
+    stop: CancellationToken,
+}
+
+impl Control {
+    /// For a process whose pipelines run; `stop` ends long commands early.
+    pub(crate) fn new(broker: Arc<Broker>, work: &Work, stop: CancellationToken) -> Self {
+        let view = |handle: &processing::PipelineHandle| {
+            let (hot, cold) = handle.committed();
+            PipelineView { source: handle.source(), flush: handle.flusher(), hot, cold }
+        };
+        Self { broker, pipelines: work.pipelines.iter().map(view).collect(), stop }
+    }
+
+    fn pipeline(&self, source: SourceId) -> contract::Result<&PipelineView> {
+        let pipeline = self.pipelines.iter().find(|pipeline| pipeline.source == source);
+        pipeline.ok_or_else(|| Error::stop(format!("process `{source}`: no pipeline runs")))
+    }
+
+    async fn dispatch(&self, command: &str, arguments: &Value, progress: &mpsc::Sender<Value>) -> contract::Result<Value> {
+        match command {
+            "backfill" => backfill::run(self, arguments, progress).await,
+            "dead-letters" => dead_letters::list(&self.broker, arguments).await,
+            "dead-letters-replay" => dead_letters::replay(self, arguments).await,
+            "search" => search::run(&self.broker, arguments).await,
+            "status" => status::run(&self.broker).await,
+            "verify" => verify::run(self, arguments).await,
+            other => {
+                let known = ["backfill", "dead-letters", "dead-letters-replay", "search", "status", "verify"];
+                let near = crate::settings::nearest(other, known.into_iter());
+                Err(Error::change(format!("run command `{other}` (known: {}){near}", known.join(", "))))
+            }
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl serving::Control for Control {
+    async fn run(&self, command: &str, arguments: Value, progress: mpsc::Sender<Value>) -> contract::Result<Value> {
+        self.dispatch(command, &arguments, &progress).await
+    }
+}
+
+/// The sources that a command is about: the one named, or all.
+fn sources_of(arguments: &Value) -> contract::Result<Vec<&'static acquisition::Source>> {
+    match arguments["source"].as_str() {
+        Some(name) => Ok(vec![acquisition::source(name)?]),
+        None => Ok(acquisition::SOURCES.iter().collect()),
+    }
+}

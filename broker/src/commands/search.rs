@@ -1,0 +1,51 @@
+//! `search`: the query string against the hot store.
+
+use contract::{Error, HotStore, Result};
+use serde_json::{Value, json};
+
+use crate::broker::Broker;
+use crate::output;
+
+/// Elasticsearch's request for what the user asks.
+pub(crate) fn body(query: &str, from: Option<&str>, to: Option<&str>, size: u64, by_score: bool) -> Value {
+    let mut filter = Vec::new();
+    if from.is_some() || to.is_some() {
+        let mut range = serde_json::Map::new();
+        range.extend(from.map(|from| ("gte".to_owned(), json!(from))));
+        range.extend(to.map(|to| ("lt".to_owned(), json!(to))));
+        filter.push(json!({"range": {"event_time": range}}));
+    }
+    let query = json!({"query_string": {"query": query}});
+    let sort = if by_score { json!(["_score"]) } else { json!([{"event_time": "desc"}]) };
+    json!({
+        "query": {"bool": {"must": [query], "filter": filter}},
+        "sort": sort,
+        "size": size,
+        "track_total_hits": true,
+    })
+}
+
+/// Elasticsearch's response body.
+pub(crate) async fn run(broker: &Broker, arguments: &Value) -> Result<Value> {
+    let source = broker.source(arguments["source"].as_str().unwrap_or_default())?;
+    let answer = broker.engines.hot.search(source.id.0, &arguments["body"]).await;
+    answer.map_err(|error| Error::change(format!("search `{}`", source.id)).because(error))
+}
+
+/// One line a hit: time, type or the like, and the first words of what matched.
+pub(crate) fn print(answer: &Value) {
+    let none = Vec::new();
+    let hits = answer["hits"]["hits"].as_array().unwrap_or(&none);
+    for hit in hits {
+        let row = &hit["_source"];
+        let words = |name: &str| row[name].as_str().unwrap_or_default();
+        let title = [words("title"), words("ref"), words("description"), words("body")].into_iter().find(|text| !text.is_empty());
+        let title = output::first_words(title.unwrap_or_default(), 80);
+        output::line(&format!("{}  {:<22} {:<40} {:<20} {title}", words("event_time"), words("type"), words("repo_name"), words("actor_login")));
+    }
+    let total = answer["hits"]["total"]["value"].as_u64().unwrap_or_default();
+    output::line(&format!("{} of {total} hits in {} ms", hits.len(), answer["took"]));
+    if total == 0 {
+        output::line("The hot store keeps the last days (`hot.retention_days`); older rows are in the cold store: try `sql`.");
+    }
+}

@@ -1,0 +1,123 @@
+//! `up`: everything in one process.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use acquisition::OpenFile;
+use anyhow::{Context, Result};
+use contract::{Clock, Collector, Error};
+use monitoring::{Health, Metrics, State};
+use serving::Services;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::Control;
+use crate::broker::{Access, Broker};
+use crate::running;
+use crate::settings::Settings;
+
+/// Runs until Ctrl-C or SIGTERM, then drains and ends.
+pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Result<ExitCode> {
+    let metrics = monitoring::install_metrics()?;
+    let stop = CancellationToken::new();
+    // The engines outlive what feeds them: collectors end first, then the pipelines drain.
+    let drain = CancellationToken::new();
+    let broker = Arc::new(Broker::open(settings, data, Access::Write).await?);
+    let mut work = broker.start(&drain).await?;
+    let health = Arc::new(Health::new());
+    let control = Arc::new(Control::new(broker.clone(), &work, stop.clone()));
+    let server = serving::serve(&settings.serving, services(&broker, control, metrics, &health), stop.clone().cancelled_owned()).await?;
+    let _announced = running::announce(data, &server)?;
+    let mut collectors = start_collectors(&broker, sample, &stop, &health)?;
+    greet(&broker, &server, sample);
+    health.set("pipelines", State::Ready);
+
+    let failed = tokio::select! {
+        () = asked_to_end() => None,
+        error = work.failed() => Some(error),
+        error = first_failure(&mut collectors) => Some(error),
+    };
+    if let Some(error) = failed {
+        health.set("pipelines", State::Failed(error.to_string()));
+        error!("{error}; ending");
+        return Err(error.into());
+    }
+    info!("ending: collecting stops, what was collected goes into both stores");
+    stop.cancel();
+    while let Some(ended) = collectors.join_next().await {
+        ended.context("end a collector")??;
+    }
+    drain.cancel();
+    work.drained().await?;
+    server.ended().await;
+    info!("ended in good order");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Resolves at Ctrl-C or SIGTERM.
+pub(crate) async fn asked_to_end() {
+    let interrupt = tokio::signal::ctrl_c();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("signals can be heard");
+    tokio::select! {
+        heard = interrupt => heard.expect("signals can be heard"),
+        _ = terminate.recv() => {}
+    }
+}
+
+fn services(broker: &Arc<Broker>, control: Arc<Control>, metrics: Metrics, health: &Arc<Health>) -> Services {
+    let health = health.clone();
+    Services {
+        hot: broker.engines.hot.clone(),
+        cold: broker.engines.cold.clone(),
+        control,
+        metrics: Arc::new(move || metrics.render()),
+        health: Arc::new(move || health.ready()),
+    }
+}
+
+/// One task a collector; a collector that ends (a sample) is no failure.
+fn start_collectors(broker: &Arc<Broker>, sample: bool, stop: &CancellationToken, health: &Arc<Health>) -> Result<JoinSet<contract::Result<()>>> {
+    let context = broker.context();
+    let mut tasks = JoinSet::new();
+    for source in broker.sources {
+        let collectors: Vec<Box<dyn Collector>> = if sample {
+            let OpenFile { collector, .. } = (source.sample)(&context);
+            vec![collector]
+        } else {
+            (source.collectors)(&broker.settings.acquisition(), &context)?
+        };
+        for mut collector in collectors {
+            let (broker, stop, health) = (broker.clone(), stop.clone(), health.clone());
+            tasks.spawn(async move {
+                let id = collector.id();
+                let (log, clock): (&dyn contract::Log, &dyn Clock) = (&*broker.engines.log, &*broker.engines.clock);
+                let collected = processing::collect(&mut *collector, log, clock, &stop, |_, _| health.set(&id.0, State::Ready)).await?;
+                info!(collector = %id, records = collected.records, bytes = collected.bytes, "`{id}` has ended");
+                Ok(())
+            });
+        }
+    }
+    Ok(tasks)
+}
+
+/// Resolves when a collector fails for good; never while all go on or have ended well.
+async fn first_failure(collectors: &mut JoinSet<contract::Result<()>>) -> Error {
+    while let Some(ended) = collectors.join_next().await {
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return error,
+            Err(panic) => return Error::stop("run a collector").because(panic),
+        }
+    }
+    std::future::pending().await
+}
+
+fn greet(broker: &Broker, server: &serving::Server, sample: bool) {
+    info!(http = %server.http, elasticsearch = %server.elasticsearch, "databroker {} serves `{}`", env!("CARGO_PKG_VERSION"), broker.data.display());
+    info!("search: http://{}/github/_search · SQL, status, metrics: http://{}/", server.elasticsearch, server.http);
+    if sample {
+        info!("samples: events of GH Archive with their times moved to end now; nothing is fetched");
+    }
+}

@@ -1,0 +1,109 @@
+//! SIGKILL at random moments: whatever it hits, every record ends in both stores once.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{Place, Random, events, gzip_lines};
+
+/// Kills of a backfill and of `up`, together at least 50.
+const BACKFILL_KILLS: u32 = 36;
+const UP_KILLS: u32 = 16;
+
+/// What a place holds, as both stores tell it.
+fn picture(place: &Place) -> Value {
+    let verified = place.json(&["verify"]);
+    assert_eq!(verified["ok"], json!(true), "{verified:#}");
+    let types = place.json(&["sql", "SELECT type, count(*) AS rows, count(DISTINCT _id) AS ids FROM silver.github GROUP BY 1 ORDER BY 1"]);
+    let hot: Vec<_> = types
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| {
+            let kind = row["type"].as_str().expect("a type");
+            let found = place.json(&["search", "github", &format!("type:{kind}"), "--size", "0"]);
+            json!([kind, found["hits"]["total"]["value"]])
+        })
+        .collect();
+    let bronze = place.count("SELECT count(*) FROM bronze.github");
+    let dead = place.count("SELECT count(DISTINCT id) FROM ops.dead_letters");
+    json!({"types": types, "hot": hot, "bronze": bronze, "dead": dead})
+}
+
+/// Two files with records in common, repeats within a file, and pieces that are no events.
+fn write_files(place: &Place) -> [String; 2] {
+    let mut first = events(0, 1_500);
+    first.extend(events(200, 100));
+    let mut second = events(1_200, 1_500);
+    second.insert(700, json!({"id": "1", "type": 5, "created_at": "2026-01-01T00:00:00Z"}));
+    let mut cut = gzip_lines(&second);
+    cut.extend(gzip_lines(&[json!("not an event")]));
+    [place.write("first.json.gz", &gzip_lines(&first)), place.write("second.json.gz", &cut)]
+}
+
+#[test]
+fn a_backfill_killed_at_random_moments_ends_as_an_undisturbed_one() {
+    let mut random = Random::from_environment();
+    let calm = Place::with_small_steps();
+    let files = write_files(&calm);
+    let started = Instant::now();
+    let summary = calm.json(&["backfill", "github", &files[0], &files[1]]);
+    let whole = started.elapsed();
+    assert_eq!(summary["records"], json!(3_102));
+    assert_eq!((&summary["rows"], &summary["duplicates"], &summary["rejects"]), (&json!(2_700), &json!(400), &json!(2)));
+    let expected = picture(&calm);
+    assert_eq!(expected["bronze"], json!(3_102));
+
+    let mut kills = 0;
+    let mut rounds = 0;
+    while kills < BACKFILL_KILLS {
+        rounds += 1;
+        let place = Place::with_small_steps();
+        let files = write_files(&place);
+        let command = ["backfill", "github", &files[0], &files[1]];
+        for _ in 0..6 {
+            let mut child = place.command(&command).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("it starts");
+            let life = Duration::from_millis(random.below(whole.as_millis() as u64));
+            let deadline = Instant::now() + life;
+            while Instant::now() < deadline && child.try_wait().expect("a child").is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if child.try_wait().expect("a child").is_none() {
+                kills += 1;
+            }
+            // It may have ended in this very moment.
+            child.kill().unwrap_or_default();
+            child.wait().expect("it ends");
+        }
+        place.text(&command);
+        assert_eq!(picture(&place), expected, "round {rounds}");
+    }
+    println!("{kills} kills in {rounds} rounds");
+}
+
+#[test]
+fn up_killed_at_random_moments_loses_and_doubles_nothing() {
+    let mut random = Random::from_environment();
+    let server = acquisition::github::replay::Growing::start();
+    let mut place = Place::with_small_steps();
+    place.environment.extend([
+        ("DATABROKER_GITHUB_BASE_URL", server.url()),
+        ("DATABROKER_GITHUB_POLL_INTERVAL_MS", "50".to_owned()),
+    ]);
+    for _ in 0..UP_KILLS {
+        let up = place.up(&[]);
+        std::thread::sleep(Duration::from_millis(random.below(1_500)));
+        up.kill();
+    }
+    let up = place.up(&[]);
+    server.stop_growing();
+    let served = server.served_ids();
+    let rows = || place.count("SELECT count(*) FROM silver.github") as usize;
+    crate::support::eventually("all that was served is a row", || rows() >= served.len());
+    assert!(up.end().success(), "{}", place.up_log());
+    let verified = place.json(&["verify"]);
+    assert_eq!(verified["ok"], json!(true), "{verified:#}");
+    assert_eq!(rows(), served.len());
+    assert_eq!(place.count("SELECT count(DISTINCT _id) FROM silver.github") as usize, served.len());
+    assert!(served.len() > 100, "the server served only {}", served.len());
+}

@@ -1,0 +1,289 @@
+//! The log itself: [`contract::Log`] over a folder.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use contract::{
+    Appended, Batch, Clock, CollectorId, Cursor, Error, Extent, Harvest, Log, Partition, Positions, Result, SourceId,
+    Topic, metric,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::check::{Check, check_all};
+use crate::codec::EncoderPool;
+use crate::disk::{Disk, DiskFile, RealDisk};
+use crate::encode::encode;
+use crate::frame::{Ends, Head};
+use crate::read::{check_asked, has_more, read};
+use crate::recovery::{Folders, Opened, Recovery, recover};
+use crate::segment;
+use crate::settings::Settings;
+use crate::shared::{Shared, State};
+use crate::writer::{Append, Job, Writer, create_segment};
+
+/// Jobs that wait for the writer. Each appender has one at the most, and there are few appenders; each job holds
+/// an encoded harvest.
+const QUEUED_JOBS_MAX: usize = 16;
+
+/// The durable log in one folder. Dropping it waits for the writes under way and gives the folder free.
+pub struct EmbeddedLog {
+    shared: Arc<Shared>,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    encoders: Arc<EncoderPool>,
+    /// None when opened to read only.
+    writing: Option<Writing>,
+}
+
+struct Writing {
+    jobs: mpsc::Sender<Job>,
+    thread: JoinHandle<()>,
+    /// Holds the folder as long as it lives.
+    _lock: Option<File>,
+}
+
+impl EmbeddedLog {
+    /// Opens the log in `folder`, which is created if it is not there, for `sources`. Blocks for the reading of the
+    /// last segment: some tens of milliseconds. `Recovery` says what was damaged and what was done.
+    ///
+    /// # Errors
+    /// `Change` when another process has the folder open, when a setting is out of its range, or when there are
+    /// more partitions than the setting says; `Stop` when the disk fails.
+    pub fn open(
+        folder: &Path,
+        sources: &[SourceId],
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, Recovery)> {
+        let failed = |error| Error::stop(format!("open the log in `{}`", folder.display())).because(error);
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let lock = lock(folder)?;
+        Self::open_on(Arc::new(RealDisk), folder, sources, settings, clock, Some(lock))
+    }
+
+    /// Opens what is in `folder` as it stands now and changes nothing, whether or not a process is writing there:
+    /// then the end that is just being written looks like one that was cut short. What is appended later is not seen.
+    ///
+    /// # Errors
+    /// `Stop` when the disk fails.
+    pub fn open_read_only(folder: &Path, clock: Arc<dyn Clock>) -> Result<(Self, Recovery)> {
+        let settings = Settings::default();
+        let folders = folders(folder);
+        let mut opened = recover(&RealDisk, &folders, settings.index_interval_bytes, false)?;
+        let active = opened.segments.pop().map_or_else(|| segment::Segment::new(0), Arc::unwrap_or_clone);
+        let recovery = std::mem::take(&mut opened.recovery);
+        let mut ends = opened.ends;
+        ends.0.entry(Topic::coverage()).or_insert_with(|| vec![0]);
+        let state = State { sealed: opened.segments, active, ends, cursors: opened.cursors };
+        let shared = Arc::new(Shared::new(Arc::new(RealDisk), folders, false, state));
+        Ok((Self { shared, settings, clock, encoders: Arc::default(), writing: None }, recovery))
+    }
+
+    pub(crate) fn open_on(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        sources: &[SourceId],
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        lock: Option<File>,
+    ) -> Result<(Self, Recovery)> {
+        let settings = settings.checked()?;
+        let folders = folders(folder);
+        let failed = |error| Error::stop(format!("open the log in `{}`", folder.display())).because(error);
+        disk.create_folder(&folders.journal).map_err(failed)?;
+        disk.sync_folder(folder).map_err(failed)?;
+        let mut opened = recover(&*disk, &folders, settings.index_interval_bytes, true)?;
+        add_topics(&mut opened.ends, sources, settings.partitions)?;
+        let mut recovery = std::mem::take(&mut opened.recovery);
+        recovery.segments = recovery.segments.max(1);
+        let (state, file) = begin(&*disk, &folders, opened, &settings, &*clock).map_err(failed)?;
+        let shared = Arc::new(Shared::new(disk, folders, true, state));
+        let writer = Writer::new(Arc::clone(&shared), settings.clone(), Arc::clone(&clock), file);
+        let (jobs, waiting) = mpsc::channel(QUEUED_JOBS_MAX);
+        let thread = std::thread::Builder::new().name("log-writer".to_owned());
+        let thread = thread.spawn(move || writer.run(waiting)).map_err(failed)?;
+        let writing = Some(Writing { jobs, thread, _lock: lock });
+        Ok((Self { shared, settings, clock, encoders: Arc::default(), writing }, recovery))
+    }
+
+    /// Reads every frame from disk and computes every checksum; reports what differs and changes nothing.
+    ///
+    /// # Errors
+    /// `Stop` when a file cannot be read at all.
+    pub async fn check(&self) -> Result<Check> {
+        let shared = Arc::clone(&self.shared);
+        blocking("check the log", move || check_all(&shared)).await
+    }
+
+    async fn ask<T>(&self, doing: &str, job: impl FnOnce(oneshot::Sender<Result<T>>) -> Job) -> Result<T> {
+        let writing = self
+            .writing
+            .as_ref()
+            .ok_or_else(|| Error::change(format!("{doing}: this process has opened the log to read only")))?;
+        let gone = || Error::stop(format!("{doing}: the log's writer has ended"));
+        let (reply, answer) = oneshot::channel();
+        writing.jobs.send(job(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+#[async_trait]
+impl Log for EmbeddedLog {
+    async fn append(&self, harvest: &Harvest) -> Result<Appended> {
+        self.shared.check_healthy("append to the log")?;
+        let started = Instant::now();
+        let topic = Topic::raw(harvest.source);
+        let partitions = self.shared.state().ends.0.get(&topic).map_or(0, Vec::len) as Partition;
+        if partitions == 0 {
+            return Err(Error::change(format!(
+                "append records of `{}`, which this log was not opened for",
+                harvest.source
+            )));
+        }
+        let appended_at = self.clock.now();
+        let compression = self.settings.compression;
+        let batches = encode(harvest, partitions, appended_at, compression, &self.encoders).await?;
+        let cursor = (harvest.collector.clone(), harvest.cursor.clone());
+        let appended =
+            self.ask("append to the log", |reply| Job::Append(Append { batches, cursor, appended_at, reply })).await?;
+        metric::LOG_APPEND_SECONDS.observe(&[], started.elapsed().as_secs_f64());
+        Ok(appended)
+    }
+
+    async fn cursor(&self, collector: &CollectorId) -> Result<Option<Cursor>> {
+        self.shared.check_healthy("read a cursor")?;
+        Ok(self.shared.state().cursors.get(collector).cloned())
+    }
+
+    async fn cursors(&self, prefix: &str) -> Result<Vec<(CollectorId, Cursor)>> {
+        self.shared.check_healthy("read cursors")?;
+        let state = self.shared.state();
+        let from = state.cursors.range(CollectorId(prefix.to_owned())..);
+        let matching = from.take_while(|(collector, _)| collector.0.starts_with(prefix));
+        Ok(matching.map(|(collector, cursor)| (collector.clone(), cursor.clone())).collect())
+    }
+
+    async fn read(&self, topic: &Topic, from: &Positions, body_bytes_max: usize, wait: Duration) -> Result<Batch> {
+        let mut changed = self.shared.changed.subscribe();
+        let waited = tokio::time::sleep(wait);
+        tokio::pin!(waited);
+        loop {
+            self.shared.check_healthy("read the log")?;
+            changed.borrow_and_update();
+            check_asked(&self.shared, topic, from)?;
+            if has_more(&self.shared, topic, from) {
+                // Off the runtime: it reads files and unpacks some megabytes.
+                let (shared, topic, from) = (Arc::clone(&self.shared), topic.clone(), from.clone());
+                return blocking("read the log", move || read(&shared, &topic, &from, body_bytes_max)).await;
+            }
+            tokio::select! {
+                () = &mut waited => return Ok(Batch { next: from.clone(), ..Batch::default() }),
+                changed = changed.changed() => changed.expect("the sender lives in `self`"),
+            }
+        }
+    }
+
+    async fn extents(&self) -> Result<BTreeMap<Topic, Extent>> {
+        self.shared.check_healthy("read the extents of the log")?;
+        Ok(self.shared.state().extents())
+    }
+
+    async fn release(&self, topic: &Topic, positions: &Positions) -> Result<()> {
+        let (topic, positions) = (topic.clone(), positions.clone());
+        self.ask("release offsets of the log", |reply| Job::Release { topic, positions, reply }).await
+    }
+}
+
+impl Drop for EmbeddedLog {
+    fn drop(&mut self) {
+        let Some(Writing { jobs, thread, _lock }) = self.writing.take() else { return };
+        drop(jobs);
+        if thread.join().is_err() {
+            tracing::error!("the log's writer has panicked");
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(doing: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::stop(doing).because(error))?
+}
+
+fn folders(folder: &Path) -> Folders {
+    Folders { journal: folder.join("journal"), quarantine: folder.join("quarantine") }
+}
+
+/// Names the topics of `sources` where they are new, and gives them the partitions they lack.
+fn add_topics(ends: &mut Ends, sources: &[SourceId], partitions: Partition) -> Result<()> {
+    for &source in sources {
+        let topic = Topic::raw(source);
+        let nexts = ends.0.entry(topic.clone()).or_default();
+        if nexts.len() > partitions as usize {
+            return Err(Error::change(format!(
+                "open the log with `log.partitions = {partitions}` (`{topic}` has {} already, and they may only grow)",
+                nexts.len()
+            )));
+        }
+        nexts.resize(partitions as usize, 0);
+    }
+    ends.0.entry(Topic::coverage()).or_insert_with(|| vec![0]);
+    Ok(())
+}
+
+/// The state to start with and the file to append to; a log that is empty gets its first segment.
+fn begin(
+    disk: &dyn Disk,
+    folders: &Folders,
+    mut opened: Opened,
+    settings: &Settings,
+    clock: &dyn Clock,
+) -> std::io::Result<(State, Box<dyn DiskFile>)> {
+    let (file, active) = match opened.segments.pop() {
+        Some(last) => {
+            let path = folders.journal.join(segment::log_name(last.first_sequence));
+            (disk.open_to_append(&path)?, Arc::unwrap_or_clone(last))
+        }
+        None => {
+            let head = Head {
+                sequence: 0,
+                durable_below: 0,
+                appended_at: clock.now(),
+                is_snapshot: true,
+                before: opened.ends.clone(),
+                batches: Vec::new(),
+                cursors: Vec::new(),
+            };
+            create_segment(disk, &folders.journal, &head, settings.index_interval_bytes)?
+        }
+    };
+    Ok((State { sealed: opened.segments, active, ends: opened.ends, cursors: opened.cursors }, file))
+}
+
+/// Takes the folder for this process, as long as the file lives, and writes the process id into it.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join("lock");
+    let failed = |error| Error::stop(format!("lock the log in `{}`", folder.display())).because(error);
+    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = options.map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder).map_err(failed)?;
+            return Err(Error::change(format!(
+                "open the log in `{}`: process {} has it open (one process at a time writes a log)",
+                folder.display(),
+                holder.trim()
+            )));
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    file.set_len(0).map_err(failed)?;
+    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    Ok(file)
+}

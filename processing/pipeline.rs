@@ -1,0 +1,279 @@
+//! One source's way from the log to both stores.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::{
+    Batch, Error, OffsetRange, Partition, Positions, Result, Rows, RowsBuilder, SourceId, Span, Topic, limits, metric,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::known_ids::KnownIds;
+use crate::retry::{Retry, until_done};
+use crate::store_loop::{Message, StoreLoop};
+use crate::{CommitPolicy, Engines, Recipe};
+
+/// How long a read waits for the first record; `stop` is seen at least this often.
+const READ_WAIT: Duration = Duration::from_millis(200);
+
+/// A source's pipeline, to be started.
+pub struct Pipeline {
+    /// The engines it joins.
+    pub engines: Engines,
+    /// What makes its rows.
+    pub recipe: Recipe,
+    /// When the hot store commits.
+    pub hot: CommitPolicy,
+    /// When the cold store commits.
+    pub cold: CommitPolicy,
+    /// Bytes of records that are read from the log at once.
+    pub batch_bytes_max: usize,
+}
+
+/// Asks for both stores to commit as soon as all below `until` was processed, and to be told.
+pub struct Flush {
+    /// The next offsets that must have been processed.
+    pub until: Positions,
+    /// Answered when both stores have committed.
+    pub done: oneshot::Sender<()>,
+}
+
+/// Requests for a flush that wait at the same time; a further one waits to be taken.
+const FLUSHES_MAX: usize = 16;
+
+/// A running pipeline.
+pub struct PipelineHandle {
+    source: SourceId,
+    flush: mpsc::Sender<Flush>,
+    hot: watch::Receiver<Positions>,
+    cold: watch::Receiver<Positions>,
+    running: JoinHandle<Result<()>>,
+}
+
+impl PipelineHandle {
+    /// The source.
+    pub fn source(&self) -> SourceId {
+        self.source
+    }
+
+    /// What the hot and the cold store have committed, as it changes.
+    pub fn committed(&self) -> (watch::Receiver<Positions>, watch::Receiver<Positions>) {
+        (self.hot.clone(), self.cold.clone())
+    }
+
+    /// A way to ask for a commit of both stores.
+    pub fn flusher(&self) -> mpsc::Sender<Flush> {
+        self.flush.clone()
+    }
+
+    /// Waits until the pipeline has ended: after `stop`, or by an error.
+    ///
+    /// # Errors
+    /// The one that ended it.
+    pub async fn ended(&mut self) -> Result<()> {
+        (&mut self.running).await.unwrap_or_else(|panic| Err(Error::stop("run a pipeline").because(panic)))
+    }
+}
+
+impl Pipeline {
+    /// Starts to read where the store that is behind stands. After `stop` the pipeline processes what it
+    /// has read, commits both stores and ends.
+    ///
+    /// # Errors
+    /// When a store's position cannot be read, or the log no longer has what a store needs.
+    pub async fn start(self, stop: CancellationToken) -> Result<PipelineHandle> {
+        let source = self.recipe.schema.source;
+        crate::rebuild::catch_up_hot(&self.engines, self.recipe).await?;
+        let hot_at = self.engines.hot.committed(source).await?;
+        let cold_at = self.engines.cold.committed(source).await?;
+        let (hot_committed, hot) = watch::channel(hot_at.clone());
+        let (cold_committed, cold) = watch::channel(cold_at.clone());
+        let (flush, flushes) = mpsc::channel(FLUSHES_MAX);
+        // A store gives up waiting for its peer only when the whole pipeline is told to stop.
+        let loops = Loops {
+            hot: self.spawn_store(self.engines.hot.clone(), self.hot, hot_committed, &stop),
+            cold: self.spawn_store(self.engines.cold.clone(), self.cold, cold_committed, &stop),
+        };
+        let reader = Reader {
+            topic: Topic::raw(source),
+            known: KnownIds::new(source, limits::KNOWN_IDS_MAX),
+            builder: RowsBuilder::new(self.recipe.schema),
+            hot: hot.clone(),
+            cold: cold.clone(),
+            pipeline: self,
+            stop,
+        };
+        let running = tokio::spawn(reader.run(hot_at.min(&cold_at), loops, flushes));
+        Ok(PipelineHandle { source, flush, hot, cold, running })
+    }
+
+    fn spawn_store<S: contract::Store + ?Sized + 'static>(
+        &self,
+        store: Arc<S>,
+        policy: CommitPolicy,
+        committed: watch::Sender<Positions>,
+        stop: &CancellationToken,
+    ) -> StoreEnd {
+        let (sender, receiver) = mpsc::channel(limits::QUEUED_BATCHES_MAX);
+        let source = self.recipe.schema.source;
+        let clock = self.engines.clock.clone();
+        let store_loop = StoreLoop { store, source, policy, clock, stop: stop.clone(), committed };
+        StoreEnd { queue: sender, running: tokio::spawn(store_loop.run(receiver)) }
+    }
+}
+
+struct StoreEnd {
+    queue: mpsc::Sender<Message>,
+    running: JoinHandle<Result<()>>,
+}
+
+struct Loops {
+    hot: StoreEnd,
+    cold: StoreEnd,
+}
+
+impl Loops {
+    /// False if a store's loop has ended, which only an error makes it do.
+    async fn send(&self, rows: &Arc<Rows>) -> bool {
+        let (hot, cold) = tokio::join!(
+            self.hot.queue.send(Message::Rows(rows.clone())),
+            self.cold.queue.send(Message::Rows(rows.clone()))
+        );
+        hot.is_ok() && cold.is_ok()
+    }
+
+    async fn flush(&self) -> bool {
+        let ask = async |end: &StoreEnd| {
+            let (done, heard) = oneshot::channel();
+            end.queue.send(Message::Flush(done)).await.is_ok() && heard.await.is_ok()
+        };
+        let (hot, cold) = tokio::join!(ask(&self.hot), ask(&self.cold));
+        hot && cold
+    }
+
+    /// Lets both stores commit what they have, and answers the first error.
+    async fn end(self) -> Result<()> {
+        drop((self.hot.queue, self.cold.queue));
+        let panicked = |panic| Err(Error::stop("run a store's loop").because(panic));
+        let (hot, cold) = tokio::join!(self.hot.running, self.cold.running);
+        hot.unwrap_or_else(panicked).and(cold.unwrap_or_else(panicked))
+    }
+}
+
+struct Reader {
+    pipeline: Pipeline,
+    topic: Topic,
+    known: KnownIds,
+    builder: RowsBuilder,
+    hot: watch::Receiver<Positions>,
+    cold: watch::Receiver<Positions>,
+    stop: CancellationToken,
+}
+
+impl Reader {
+    async fn run(mut self, from: Positions, loops: Loops, flushes: mpsc::Receiver<Flush>) -> Result<()> {
+        let read = self.read_until_stopped(from, &loops, flushes).await;
+        let ended = loops.end().await;
+        self.release().await;
+        ended.and(read)
+    }
+
+    async fn read_until_stopped(
+        &mut self,
+        from: Positions,
+        loops: &Loops,
+        mut flushes: mpsc::Receiver<Flush>,
+    ) -> Result<()> {
+        let log = self.pipeline.engines.log.clone();
+        let extent = log.extents().await?.remove(&self.topic).unwrap_or_default();
+        let mut at = Positions(extent.end().0.keys().map(|&partition| (partition, from.of(partition))).collect());
+        let mut asked: Vec<Flush> = Vec::new();
+        while !self.stop.is_cancelled() {
+            asked.extend(std::iter::from_fn(|| flushes.try_recv().ok()).take(FLUSHES_MAX));
+            if asked.iter().any(|flush| at.reaches(&flush.until)) {
+                if !loops.flush().await {
+                    return Ok(());
+                }
+                for flush in asked.extract_if(.., |flush| at.reaches(&flush.until)) {
+                    // Whoever asked may have gone meanwhile; the commit stands all the same.
+                    flush.done.send(()).unwrap_or_default();
+                }
+            }
+            let batch =
+                until_done("the log", &self.stop, || log.read(&self.topic, &at, self.pipeline.batch_bytes_max, READ_WAIT));
+            let batch = batch.await?;
+            self.release().await;
+            if batch.next == at {
+                continue;
+            }
+            let next = batch.next.clone();
+            let rows = self.process(&at, batch).await?;
+            if !loops.send(&Arc::new(rows)).await {
+                return Ok(());
+            }
+            at = next;
+        }
+        Ok(())
+    }
+
+    async fn process(&mut self, from: &Positions, batch: Batch) -> Result<Rows> {
+        for lost in &batch.lost {
+            error!(topic = %self.topic, partition = lost.range.partition, from = lost.range.from, to = lost.range.to,
+                "records of `{}` are lost: {}", self.topic, lost.reason);
+        }
+        self.known.committed(&self.cold.borrow());
+        let cold = self.pipeline.engines.cold.clone();
+        let mut retry = Retry::new("`cold`", &self.stop);
+        while let Err(error) = self.known.prepare(&*cold, &batch.records).await {
+            retry.pause(error).await?;
+        }
+        let span = span_between(self.pipeline.recipe.schema.source, from, &batch.next);
+        // Parsing is CPU work of some tens of milliseconds; other tasks go on on other threads.
+        Ok(tokio::task::block_in_place(|| self.make_rows(&batch, span)))
+    }
+
+    fn make_rows(&mut self, batch: &Batch, span: Span) -> Rows {
+        let source = span.source.0;
+        let mut made = 0;
+        for at in &batch.records {
+            if self.known.is_duplicate(at) {
+                self.builder.duplicate(at);
+                continue;
+            }
+            match self.builder.record(at, self.pipeline.recipe.processor) {
+                Ok(()) => {
+                    self.known.insert(at);
+                    made += 1;
+                }
+                Err(reject) => metric::REJECTS.add(&[source, reject.kind], 1),
+            }
+        }
+        let rows = self.builder.finish(span);
+        metric::PROCESSED_RECORDS.add(&[source], batch.records.len() as u64);
+        metric::PROCESSED_ROWS.add(&[source], made);
+        metric::DUPLICATES.add(&[source], rows.duplicates);
+        rows
+    }
+
+    /// Tells the log what both stores have, and the world how far behind they are.
+    async fn release(&mut self) {
+        if !(self.hot.has_changed().unwrap_or(false) || self.cold.has_changed().unwrap_or(false)) {
+            return;
+        }
+        let hot = self.hot.borrow_and_update().clone();
+        let cold = self.cold.borrow_and_update().clone();
+        let log = &self.pipeline.engines.log;
+        if let Err(error) = log.release(&self.topic, &hot.min(&cold)).await {
+            info!(topic = %self.topic, "`{}` keeps records longer than needed: {error}", self.topic);
+        }
+    }
+}
+
+/// The span that a read from `from` to `next` covers.
+fn span_between(source: SourceId, from: &Positions, next: &Positions) -> Span {
+    let range = |(&partition, &to): (&Partition, &i64)| OffsetRange { partition, from: from.of(partition), to };
+    Span { source, ranges: next.0.iter().map(range).filter(|range| range.from < range.to).collect() }
+}

@@ -1,0 +1,167 @@
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::net::TcpStream;
+
+use super::{answer, header, loopback, send, start};
+use crate::{Settings, serve};
+
+const WAIT: &str = r#"{"query": {"wait": true}}"#;
+
+#[tokio::test]
+async fn without_the_token_nothing_but_health_is_answered() {
+    let running = start(Settings { token: Some("opensesame".into()), ..loopback() }).await;
+    for request in [running.elasticsearch("GET", "/"), running.elasticsearch("POST", "/_bulk")] {
+        let response = send(request).await;
+        assert_eq!((response.status().as_u16(), header(&response, "x-elastic-product")), (401, "Elasticsearch"));
+        assert_eq!(header(&response, "www-authenticate"), "Basic realm=\"databroker\", charset=\"UTF-8\"");
+    }
+    for path in ["/", "/metrics", "/api/status", "/nothing", "/health"] {
+        assert_eq!(send(running.http("GET", path).bearer_auth("opensesam")).await.status().as_u16(), 401, "{path}");
+    }
+    assert_eq!(send(running.http("GET", "/health/live")).await.status().as_u16(), 200);
+    assert_eq!(send(running.elasticsearch("GET", "/health/live")).await.status().as_u16(), 401);
+}
+
+#[tokio::test]
+async fn the_token_opens_both_ports_under_any_name() {
+    let running = start(Settings { token: Some("opensesame".into()), ..loopback() }).await;
+    let request = running.http("GET", "/metrics").bearer_auth("opensesame").header("host", "data.example");
+    assert_eq!(send(request).await.status().as_u16(), 200);
+    let request = running.elasticsearch("GET", "/").basic_auth("elastic", Some("opensesame"));
+    assert_eq!(send(request).await.status().as_u16(), 200);
+    let request = running.elasticsearch("GET", "/").header("authorization", "ApiKey aWQ6b3BlbnNlc2FtZQ==");
+    assert_eq!(send(request).await.status().as_u16(), 200);
+}
+
+#[tokio::test]
+async fn a_foreign_host_or_origin_is_refused_on_both_ports() {
+    let running = start(loopback()).await;
+    let (status, body) = answer(running.elasticsearch("GET", "/").header("host", "evil.com:9200")).await;
+    assert_eq!((status, &body["error"]["type"]), (403, &json!("security_exception")));
+    let (status, body) = answer(running.http("GET", "/api/status").header("host", "evil.com")).await;
+    assert_eq!((status, &body["error"]["exit_code"]), (403, &json!(64)));
+    let request = running.http("POST", "/api/commands/status").header("origin", "http://evil.com");
+    assert_eq!(send(request).await.status().as_u16(), 403);
+    let own = format!("http://{}", running.server.http);
+    assert_eq!(send(running.http("POST", "/api/commands/status").header("origin", own)).await.status().as_u16(), 200);
+    assert_eq!(send(running.http("GET", "/").header("host", "localhost:1")).await.status().as_u16(), 200);
+}
+
+#[tokio::test]
+async fn a_body_beyond_the_limit_is_refused() {
+    let running = start(Settings { body_bytes_max: 100, ..loopback() }).await;
+    let (status, body) = answer(running.elasticsearch("POST", "/_search").body(" ".repeat(101))).await;
+    assert_eq!((status, &body["error"]["type"]), (413, &json!("content_too_long_exception")));
+    let (status, _) = answer(running.http("POST", "/api/sql").body(" ".repeat(101))).await;
+    assert_eq!(status, 413);
+    assert_eq!(answer(running.elasticsearch("POST", "/_search").body(" ".repeat(100))).await.0, 200);
+}
+
+#[tokio::test]
+async fn one_request_too_many_is_told_to_come_later_but_metrics_are_answered() {
+    let running = start(Settings { concurrent_requests_max: 1, ..loopback() }).await;
+    let first = tokio::spawn(running.elasticsearch("GET", "/_search").body(WAIT).send());
+    running.hot.waiting.notified().await;
+    let (status, body) = running.search("/_search").await;
+    assert_eq!((status, &body["error"]["type"]), (429, &json!("es_rejected_execution_exception")));
+    assert_eq!(send(running.http("POST", "/api/sql").body("SELECT n")).await.status().as_u16(), 429);
+    for path in ["/metrics", "/health/live", "/"] {
+        assert_eq!(send(running.http("GET", path)).await.status().as_u16(), 200, "{path}");
+    }
+    running.hot.go_on.notify_one();
+    assert_eq!(first.await.unwrap().unwrap().status().as_u16(), 200);
+    assert_eq!(running.search("/_search").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_given_up() {
+    let running = start(Settings { request_seconds_max: 1, ..loopback() }).await;
+    let (status, body) = answer(running.elasticsearch("GET", "/_search").body(WAIT)).await;
+    assert_eq!((status, &body["error"]["type"]), (408, &json!("timeout_exception")));
+    assert_eq!(running.search("/_search").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_frees_its_slot_and_its_query_at_the_deadline() {
+    let settings = Settings { request_seconds_max: 1, concurrent_requests_max: 1, ..loopback() };
+    let running = start(settings).await;
+    let unread = send(running.http("POST", "/api/sql").body("endless")).await;
+    running.cold.dropped.notified().await;
+    while running.search("/_search").await.0 == 429 {
+        tokio::task::yield_now().await;
+    }
+    unread.bytes().await.expect_err("an answer without its end is cut");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_its_query() {
+    let running = start(loopback()).await;
+    let mut response = send(running.http("POST", "/api/sql").body("endless")).await;
+    assert!(response.chunk().await.unwrap().is_some());
+    drop(response);
+    running.cold.dropped.notified().await;
+    assert_eq!(running.search("/_search").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_shutdown_takes_nothing_new_and_completes_what_is_being_answered() {
+    let running = start(loopback()).await;
+    let last = tokio::spawn(running.elasticsearch("GET", "/_search").body(WAIT).send());
+    running.hot.waiting.notified().await;
+    let idle = TcpStream::connect(running.server.http).await.expect("open");
+    running.stop.send(()).expect("running");
+    for address in [running.server.elasticsearch, running.server.http] {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    }
+    running.hot.go_on.notify_one();
+    assert_eq!(last.await.unwrap().unwrap().status().as_u16(), 200);
+    let started = Instant::now();
+    running.server.ended().await;
+    assert!(started.elapsed() < Duration::from_secs(4), "an idle connection holds nothing up");
+    drop(idle);
+}
+
+#[tokio::test]
+async fn a_shutdown_cuts_what_does_not_end_and_tells_the_command() {
+    let running = start(loopback()).await;
+    let response = send(running.http("POST", "/api/commands/hang")).await;
+    running.control.hanging.notified().await;
+    running.stop.send(()).expect("running");
+    let started = Instant::now();
+    running.server.ended().await;
+    assert!(started.elapsed() < Duration::from_secs(7), "{:?}", started.elapsed());
+    running.control.left.notified().await;
+    response.bytes().await.expect_err("an answer without a result is cut");
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_had_is_named_with_its_setting() {
+    let running = start(loopback()).await;
+    let (hot, cold, control) = (running.hot.clone(), running.cold.clone(), running.control.clone());
+    let refused = async |settings: Settings| {
+        let services = crate::Services {
+            hot: hot.clone(),
+            cold: cold.clone(),
+            control: control.clone(),
+            metrics: std::sync::Arc::new(String::new),
+            health: std::sync::Arc::new(|| (true, json!({}))),
+        };
+        serve(&settings, services, std::future::pending()).await.expect_err("refused").to_string()
+    };
+    let taken = running.server.http.to_string();
+    assert_eq!(
+        refused(Settings { http_listen: taken.clone(), ..loopback() }).await,
+        format!(
+            "failed to listen on `{taken}`: another process has the port; end it, or set `serving.http_listen` to another"
+        )
+    );
+    let open = refused(Settings { elasticsearch_listen: "0.0.0.0:0".into(), ..loopback() }).await;
+    assert!(open.contains("`serving.elasticsearch_listen`") && open.contains("set `serving.token`"), "{open}");
+    let wrong = refused(Settings { http_listen: "8080".into(), ..loopback() }).await;
+    assert!(wrong.starts_with("failed to listen on `8080` (`serving.http_listen`)"), "{wrong}");
+    let zero = refused(Settings { body_bytes_max: 0, ..loopback() }).await;
+    assert!(zero.contains("`serving.body_bytes_max` = 0"), "{zero}");
+}

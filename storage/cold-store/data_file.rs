@@ -1,0 +1,163 @@
+//! Writing Parquet data files.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use contract::{Error, Result, Timestamp};
+use deltalake::kernel::Add;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+
+use crate::Settings;
+use crate::durable::{create_directory, sync_directory, unique_name};
+use crate::file_stats::FileStats;
+use crate::layout::{Layout, PartitionValue};
+
+/// How data files are written.
+pub(crate) fn writer_properties(settings: &Settings) -> Result<WriterProperties> {
+    let level = ZstdLevel::try_new(settings.zstd_level)
+        .map_err(|error| Error::change("use the setting `cold.zstd_level`").because(error))?;
+    let column = |name: &str| ColumnPath::from(name);
+    Ok(WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_max_row_group_row_count(Some(settings.row_group_rows))
+        .set_max_row_group_bytes(Some(settings.row_group_bytes))
+        // Values that hardly repeat: a dictionary is work that is thrown away. Offsets rise by about one.
+        .set_column_dictionary_enabled(column("_offset"), false)
+        .set_column_encoding(column("_offset"), Encoding::DELTA_BINARY_PACKED)
+        .set_column_dictionary_enabled(column("_id"), false)
+        .set_column_dictionary_enabled(column("id"), false)
+        .set_column_dictionary_enabled(column("body"), false)
+        // Nobody asks for bodies by their order, and they are long.
+        .set_column_statistics_enabled(column("body"), EnabledStatistics::None)
+        .build())
+}
+
+/// One data file being written. Dropped before [`DataFile::finish`] it is removed.
+pub(crate) struct DataFile {
+    layout: Arc<Layout>,
+    value: PartitionValue,
+    relative: String,
+    path: PathBuf,
+    writer: Option<ArrowWriter<File>>,
+    stats: FileStats,
+}
+
+impl DataFile {
+    /// Opens a new file in the folder of a partition value.
+    pub(crate) fn create(layout: &Arc<Layout>, value: PartitionValue, properties: &WriterProperties) -> Result<Self> {
+        let folder = match (layout.partition_field(), value.text()) {
+            (Some(field), Some(text)) => format!("{}={text}/", field.name()),
+            _ => String::new(),
+        };
+        let relative = format!("{folder}part-{}.zstd.parquet", unique_name());
+        let path = layout.root.join(&relative);
+        let directory = layout.root.join(&folder);
+        let opened = create_directory(&directory).and_then(|()| File::create_new(&path));
+        let file = opened.map_err(|error| failed(&path, error))?;
+        let schema: SchemaRef = layout.files.clone();
+        let writer = ArrowWriter::try_new(file, schema, Some(properties.clone()));
+        let writer = Some(writer.map_err(|error| failed_parquet(&path, error))?);
+        Ok(Self { layout: layout.clone(), value, relative, path, writer, stats: FileStats::default() })
+    }
+
+    /// Adds rows with the columns of the layout's files.
+    pub(crate) fn write(&mut self, rows: &RecordBatch) -> Result<()> {
+        self.stats.add(rows);
+        let writer = self.writer.as_mut().expect("there until `finish`, which takes the file");
+        writer.write(rows).map_err(|error| failed_parquet(&self.path, error))
+    }
+
+    /// Bytes so far, about.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.writer.as_ref().map_or(0, |writer| (writer.bytes_written() + writer.in_progress_size()) as u64)
+    }
+
+    /// Brings the file onto stable storage and answers the action that adds it to the table.
+    pub(crate) fn finish(mut self, now: Timestamp, data_change: bool) -> Result<Add> {
+        let writer = self.writer.take().expect("there until `finish`, which takes the file");
+        let closed = writer.into_inner().map_err(|error| failed_parquet(&self.path, error));
+        let synced = closed.and_then(|file| {
+            let size = file.sync_all().and_then(|()| file.metadata()).map(|metadata| metadata.len());
+            let size = size.and_then(|size| self.path.parent().map_or(Ok(()), sync_directory).map(|()| size));
+            size.map_err(|error| failed(&self.path, error))
+        });
+        let size = synced.inspect_err(|_| remove(&self.path))?;
+        let field = self.layout.partition_field();
+        let values = field.map(|field| (field.name().clone(), self.value.text()));
+        Ok(Add {
+            path: self.relative.clone(),
+            partition_values: values.into_iter().collect(),
+            size: size as i64,
+            modification_time: now.0.div_euclid(1_000),
+            data_change,
+            stats: Some(self.stats.json(&self.layout.files)),
+            tags: None,
+            deletion_vector: None,
+            base_row_id: None,
+            default_row_commit_version: None,
+            clustering_provider: None,
+        })
+    }
+
+}
+
+impl Drop for DataFile {
+    fn drop(&mut self) {
+        if self.writer.take().is_some() {
+            remove(&self.path);
+        }
+    }
+}
+
+/// Writes arranged rows ([`Layout::arrange`]), one file per partition value.
+pub(crate) fn write_files(
+    layout: &Arc<Layout>,
+    properties: &WriterProperties,
+    batches: &[RecordBatch],
+    now: Timestamp,
+) -> Result<Vec<Add>> {
+    let mut parts: Vec<_> = batches.iter().flat_map(|batch| layout.split(batch)).collect();
+    // Stable: within a value the rows keep their order.
+    parts.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let mut adds = Vec::new();
+    for same in parts.chunk_by(|(one, _), (other, _)| one == other) {
+        let mut file = DataFile::create(layout, same[0].0.clone(), properties)?;
+        same.iter().try_for_each(|(_, rows)| file.write(rows))?;
+        adds.push(file.finish(now, true)?);
+    }
+    Ok(adds)
+}
+
+/// Removes a file that no commit names.
+pub(crate) fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::warn!(path = %path.display(), %error, "an unfinished file stays until the next vacuum");
+    }
+}
+
+/// A full disk may be mended by the user while we wait; any other failure of a disk stops us.
+fn failed(path: &Path, error: io::Error) -> Error {
+    let doing = format!("write the data file `{}`", path.display());
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::retry(doing).because(error),
+        _ => Error::stop(doing).because(error),
+    }
+}
+
+fn failed_parquet(path: &Path, error: ParquetError) -> Error {
+    match error {
+        ParquetError::External(cause) => match cause.downcast::<io::Error>() {
+            Ok(error) => failed(path, *error),
+            Err(cause) => Error::stop(format!("write the data file `{}`", path.display())).because(cause),
+        },
+        error => Error::stop(format!("write the data file `{}`", path.display())).because(error),
+    }
+}

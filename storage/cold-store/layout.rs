@@ -1,0 +1,195 @@
+//! What a table's columns are, and into which folder a row goes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Date32Array, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Date32Type, Field, FieldRef, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use contract::{Day, Error, Result, RowSchema, SourceId, Timestamp};
+
+/// The first and last day that a partition can be named for: years 0001 to 9999.
+const DAYS: (i32, i32) = (-719_162, 2_932_896);
+
+/// How rows are spread over folders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Partitioning {
+    /// A column of their own, the day of a time column.
+    Day { column: &'static str, of: &'static str },
+    /// One of the columns.
+    Column(&'static str),
+    /// One folder.
+    None,
+}
+
+/// A value of the partition column.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum PartitionValue {
+    /// Days since 1970-01-01.
+    Day(i32),
+    /// A text.
+    Text(String),
+    /// The table is not partitioned.
+    Whole,
+}
+
+/// The shape of one table.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    /// `silver.github`.
+    pub(crate) name: String,
+    /// Where it lies.
+    pub(crate) root: PathBuf,
+    /// The columns of its data files.
+    pub(crate) files: SchemaRef,
+    /// All columns: those of the files, then the partition column.
+    pub(crate) schema: SchemaRef,
+    /// How rows are spread.
+    pub(crate) partitioning: Partitioning,
+}
+
+impl Layout {
+    /// `bronze.SOURCE`.
+    pub(crate) fn bronze(source: SourceId, directory: &Path) -> Self {
+        let partitioning = Partitioning::Day { column: "append_day", of: "appended_at" };
+        Self::new(format!("bronze.{source}"), directory, &contract::bronze_schema(), partitioning)
+    }
+
+    /// `silver.SOURCE`.
+    pub(crate) fn silver(schema: &RowSchema, directory: &Path) -> Self {
+        let documented: Vec<_> = (schema.all().zip(schema.arrow().fields()))
+            .map(|(column, field)| field.as_ref().clone().with_metadata([("comment".into(), column.doc.into())].into()))
+            .collect();
+        let columns = Arc::new(Schema::new(documented));
+        Self::new(format!("silver.{}", schema.source), directory, &columns, silver_partitioning(schema.source))
+    }
+
+    /// `ops.dead_letters`.
+    pub(crate) fn dead_letters(directory: &Path) -> Self {
+        let columns = contract::dead_letter_schema();
+        Self::new("ops.dead_letters".to_owned(), directory, &columns, Partitioning::Column("source"))
+    }
+
+    /// `ops.coverage`.
+    pub(crate) fn coverage(directory: &Path) -> Self {
+        Self::new("ops.coverage".to_owned(), directory, &coverage_schema(), Partitioning::None)
+    }
+
+    fn new(name: String, directory: &Path, columns: &SchemaRef, partitioning: Partitioning) -> Self {
+        let kept = |field: &&FieldRef| !matches!(partitioning, Partitioning::Column(column) if column == field.name());
+        let files: Vec<FieldRef> = columns.fields().iter().filter(kept).cloned().collect();
+        let mut all = files.clone();
+        match partitioning {
+            Partitioning::Day { column, .. } => all.push(Arc::new(Field::new(column, DataType::Date32, false))),
+            Partitioning::Column(column) => all.push(Arc::new(Field::new(column, DataType::Utf8, false))),
+            Partitioning::None => {}
+        }
+        let root = directory.join(name.replace('.', "/"));
+        Self { name, root, files: Arc::new(Schema::new(files)), schema: Arc::new(Schema::new(all)), partitioning }
+    }
+
+    /// The partition column; it comes last in [`Layout::schema`].
+    pub(crate) fn partition_field(&self) -> Option<&FieldRef> {
+        self.schema.fields().get(self.files.fields().len())
+    }
+
+    /// The rows with this table's columns in its order: columns are found by name, and the day is computed.
+    pub(crate) fn arrange(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let mut columns = Vec::with_capacity(self.schema.fields().len());
+        for field in self.schema.fields() {
+            columns.push(match (rows.column_by_name(field.name()), self.partitioning) {
+                (_, Partitioning::Day { column, of }) if column == field.name() => days(rows, of, &self.name)?,
+                (Some(column), _) => column.clone(),
+                (None, _) => return Err(Error::stop(format!("add rows to `{}`: no column `{}`", self.name, field.name()))),
+            });
+        }
+        let arranged = RecordBatch::try_new(self.schema.clone(), columns);
+        arranged.map_err(|error| Error::stop(format!("add rows to `{}`", self.name)).because(error))
+    }
+
+    /// Arranged rows by partition value, with the files' columns only. Rows of one value are not copied.
+    pub(crate) fn split(&self, rows: &RecordBatch) -> Vec<(PartitionValue, RecordBatch)> {
+        let last = self.files.fields().len();
+        let columns = rows.columns()[..last].to_vec();
+        let files = RecordBatch::try_new(self.files.clone(), columns).expect("arranged rows start with these columns");
+        if rows.num_rows() == 0 {
+            return Vec::new();
+        }
+        let values: Vec<PartitionValue> = match self.partitioning {
+            Partitioning::None => return vec![(PartitionValue::Whole, files)],
+            Partitioning::Day { .. } => {
+                let days = rows.column(last).as_primitive::<Date32Type>();
+                days.values().iter().map(|&day| PartitionValue::Day(day)).collect()
+            }
+            Partitioning::Column(_) => {
+                let texts = rows.column(last).as_string::<i32>();
+                texts.iter().map(|text| PartitionValue::Text(text.unwrap_or_default().to_owned())).collect()
+            }
+        };
+        let mut parts: BTreeMap<&PartitionValue, Vec<bool>> = BTreeMap::new();
+        for (row, value) in values.iter().enumerate() {
+            parts.entry(value).or_insert_with(|| vec![false; values.len()])[row] = true;
+        }
+        if parts.len() == 1 {
+            return vec![(values[0].clone(), files)];
+        }
+        let part = |(value, mask): (&PartitionValue, Vec<bool>)| {
+            let rows = filter_record_batch(&files, &BooleanArray::from(mask)).expect("the mask has the batch's length");
+            (value.clone(), rows)
+        };
+        parts.into_iter().map(part).collect()
+    }
+
+    /// Reads a partition value as the Delta log writes it.
+    pub(crate) fn partition_value(&self, text: Option<&str>) -> Option<PartitionValue> {
+        match self.partitioning {
+            Partitioning::None => Some(PartitionValue::Whole),
+            Partitioning::Day { .. } => Some(PartitionValue::Day(Day::parse(text?)?.0)),
+            Partitioning::Column(_) => Some(PartitionValue::Text(text?.to_owned())),
+        }
+    }
+}
+
+impl PartitionValue {
+    /// As the Delta log writes it; none when the table is not partitioned.
+    pub(crate) fn text(&self) -> Option<String> {
+        match self {
+            Self::Day(day) => Some(Day(*day).to_string()),
+            Self::Text(text) => Some(text.clone()),
+            Self::Whole => None,
+        }
+    }
+}
+
+/// `ops.coverage`: `_partition` and `_offset` of the line in `databroker.coverage`, then the line
+/// ([`contract::Coverage`]): `source`, `collector`, `kind` (`covered` or `missed`), `from_time`, `to_time`,
+/// `records` (a count) and `reason`.
+pub fn coverage_schema() -> SchemaRef {
+    let text = |name| Field::new(name, DataType::Utf8, false);
+    let time = |name| Field::new(name, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false);
+    let integer = |name| Field::new(name, DataType::Int64, false);
+    Arc::new(Schema::new(vec![
+        integer("_partition"),
+        integer("_offset"),
+        text("source"),
+        text("collector"),
+        text("kind"),
+        time("from_time"),
+        time("to_time"),
+        integer("records"),
+        text("reason"),
+    ]))
+}
+
+/// Days for all sources of today; sources with few rows a day would take months.
+fn silver_partitioning(_: SourceId) -> Partitioning {
+    Partitioning::Day { column: "event_day", of: "event_time" }
+}
+
+fn days(rows: &RecordBatch, of: &str, table: &str) -> Result<ArrayRef> {
+    let times = rows.column_by_name(of).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+    let times = times.ok_or_else(|| Error::stop(format!("add rows to `{table}`: no time column `{of}`")))?;
+    let days: Date32Array = times.unary(|time| Timestamp(time).day().0.clamp(DAYS.0, DAYS.1));
+    Ok(Arc::new(days))
+}

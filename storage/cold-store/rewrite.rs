@@ -1,0 +1,124 @@
+//! New files from the rows of old ones, in memory bounded by one row group.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::{cast, filter_record_batch};
+use contract::{Error, Result, Timestamp};
+use deltalake::kernel::{Action, Add, Remove};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::properties::WriterProperties;
+
+use crate::data_file::{self, DataFile};
+use crate::layout::{Layout, PartitionValue};
+use crate::table::CommittedFile;
+
+/// Bytes of rows that are read at once, about; the batch's rows follow from the size of a file's rows.
+const BATCH_BYTES: i64 = 4 << 20;
+
+/// Rows that are read at once at the most.
+const BATCH_ROWS_MAX: i64 = 8_192;
+
+/// What becomes of the files of one partition value.
+pub(crate) struct Rewrite {
+    /// The table.
+    pub(crate) layout: Arc<Layout>,
+    /// How to write.
+    pub(crate) properties: WriterProperties,
+    /// The files, oldest first; all of the same partition value.
+    pub(crate) files: Vec<Arc<CommittedFile>>,
+    /// A new file is begun when one has reached this size.
+    pub(crate) target_bytes: u64,
+    /// The time of the new files and of the end of the old ones.
+    pub(crate) now: Timestamp,
+    /// Whether rows change, or only the files they stand in.
+    pub(crate) data_change: bool,
+}
+
+impl Rewrite {
+    /// Writes the rows for which `keep` is true (all, where it answers none), and answers the actions that
+    /// put the new files in the place of the old ones.
+    pub(crate) fn run(&self, keep: impl Fn(&RecordBatch) -> Option<BooleanArray>) -> Result<Vec<Action>> {
+        let value = self.files.first().map_or(PartitionValue::Whole, |file| file.value.clone());
+        let mut adds: Vec<Add> = Vec::new();
+        let mut open: Option<DataFile> = None;
+        for file in &self.files {
+            self.read(file, |batch| {
+                let batch = match keep(&batch) {
+                    Some(mask) => filter_record_batch(&batch, &mask).expect("the mask has the batch's length"),
+                    None => batch,
+                };
+                if batch.num_rows() == 0 {
+                    return Ok(());
+                }
+                let mut target = match open.take() {
+                    Some(target) => target,
+                    None => DataFile::create(&self.layout, value.clone(), &self.properties)?,
+                };
+                target.write(&batch)?;
+                if target.bytes() >= self.target_bytes {
+                    adds.push(target.finish(self.now, self.data_change)?);
+                } else {
+                    open = Some(target);
+                }
+                Ok(())
+            })?;
+        }
+        if let Some(last) = open {
+            adds.push(last.finish(self.now, self.data_change)?);
+        }
+        let removes = self.files.iter().map(|file| Action::Remove(self.remove(file)));
+        Ok(removes.chain(adds.into_iter().map(Action::Add)).collect())
+    }
+
+    /// Removes the new files, which are not to be committed.
+    pub(crate) fn discard(&self, actions: &[Action]) {
+        for action in actions {
+            if let Action::Add(add) = action {
+                data_file::remove(&self.layout.root.join(&add.path));
+            }
+        }
+    }
+
+    fn remove(&self, file: &CommittedFile) -> Remove {
+        let field = self.layout.partition_field();
+        let values = field.map(|field| (field.name().clone(), file.value.text()));
+        Remove {
+            path: file.relative.clone(),
+            data_change: self.data_change,
+            deletion_timestamp: Some(self.now.0.div_euclid(1_000)),
+            extended_file_metadata: Some(true),
+            partition_values: Some(values.into_iter().collect()),
+            size: Some(file.bytes as i64),
+            ..Remove::default()
+        }
+    }
+
+    fn read(&self, file: &CommittedFile, mut take: impl FnMut(RecordBatch) -> Result<()>) -> Result<()> {
+        let doing = || format!("read the data file `{}`", file.path.display());
+        let opened = File::open(&file.path).map_err(|error| Error::stop(doing()).because(error))?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(opened);
+        let builder = builder.map_err(|error| Error::stop(doing()).because(error))?;
+        let groups = builder.metadata().row_groups().iter();
+        let row_bytes = groups.map(|group| group.total_byte_size() / group.num_rows().max(1)).max().unwrap_or(0);
+        let rows = (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS_MAX);
+        let reader = builder.with_batch_size(rows as usize).build();
+        for batch in reader.map_err(|error| Error::stop(doing()).because(error))? {
+            let batch = batch.map_err(|error| Error::stop(doing()).because(error))?;
+            take(self.conform(&batch).map_err(|error| Error::stop(doing()).because(error))?)?;
+        }
+        Ok(())
+    }
+
+    /// The columns of the layout: another engine may have written the file with types of its own.
+    fn conform(&self, batch: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
+        let fields = self.layout.files.fields().iter();
+        let columns = fields.map(|field| match batch.column_by_name(field.name()) {
+            Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
+            Some(column) => cast(column, field.data_type()),
+            None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
+        });
+        RecordBatch::try_new(self.layout.files.clone(), columns.collect::<Result<_, _>>()?)
+    }
+}

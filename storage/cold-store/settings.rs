@@ -1,0 +1,117 @@
+//! The settings of the cold store: section `[cold]`.
+
+use contract::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// How the cold store writes, keeps house and answers queries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Milliseconds between commits, 10,000: each makes at least one file per table and event day, so more
+    /// often means more small files; queries see rows that are not committed too, so nothing waits for it.
+    pub commit_interval_ms: u64,
+    /// Bytes of rows in memory that make a commit due before its time, 64 MiB: it bounds what a crash makes
+    /// the broker read again, and the memory.
+    pub commit_bytes_max: usize,
+    /// Bytes of a data file that compaction aims at, 128 MiB: Delta engines read such files well.
+    pub target_file_bytes: u64,
+    /// Small files of one partition value before they are compacted, 8.
+    pub compaction_files_min: usize,
+    /// Rows of one Parquet row group, 131,072: the unit that readers skip by its statistics.
+    pub row_group_rows: usize,
+    /// Bytes of one Parquet row group while it is written, 32 MiB: it bounds the memory of a writer whatever
+    /// the size of the rows.
+    pub row_group_bytes: usize,
+    /// Level of zstd, 1 to 22, 1: level 3 takes twice the time for about a tenth less.
+    pub zstd_level: i32,
+    /// Commits of a table between checkpoints, 100: opening a table reads the last checkpoint and every
+    /// commit since.
+    pub checkpoint_interval_commits: u64,
+    /// Hours for which data files stay after compaction replaced them, 1 to 168, 24: a reader with an older
+    /// version of the table still finds its files. Delta itself forgets what was replaced after 168.
+    pub vacuum_retention_hours: u64,
+    /// Hours for which old commits stay in the table's log, 24: how far back time travel goes.
+    pub log_retention_hours: u64,
+    /// Bytes of memory that all running queries together may use for sorting, joining and grouping, 256 MiB;
+    /// beyond it they spill to disk.
+    pub query_memory_bytes_max: usize,
+    /// Bytes on disk that running queries may spill, 8 GiB.
+    pub query_spill_bytes_max: u64,
+    /// Seconds that a query may take, 300.
+    pub query_seconds_max: u64,
+    /// Rows that a query may answer, 1,000,000: more belongs into a file of its own, read by an engine that
+    /// opens the tables.
+    pub query_rows_max: usize,
+    /// Parts in which a query runs at the same time, 2; about the number of cores it may take.
+    pub query_threads: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            commit_interval_ms: 10_000,
+            commit_bytes_max: 64 << 20,
+            target_file_bytes: 128 << 20,
+            compaction_files_min: 8,
+            row_group_rows: 131_072,
+            row_group_bytes: 32 << 20,
+            zstd_level: 1,
+            checkpoint_interval_commits: 100,
+            vacuum_retention_hours: 24,
+            log_retention_hours: 24,
+            query_memory_bytes_max: 256 << 20,
+            query_spill_bytes_max: 8 << 30,
+            query_seconds_max: 300,
+            query_rows_max: 1_000_000,
+            query_threads: 2,
+        }
+    }
+}
+
+impl Settings {
+    /// Says which setting is out of its range.
+    ///
+    /// # Errors
+    /// `Change`, with the range.
+    pub fn check(&self) -> Result<()> {
+        let ranges: [(&str, u64, u64, u64); 12] = [
+            ("commit_interval_ms", self.commit_interval_ms, 1, 86_400_000),
+            ("commit_bytes_max", self.commit_bytes_max as u64, 1, 1 << 40),
+            ("target_file_bytes", self.target_file_bytes, 1 << 10, 1 << 40),
+            ("compaction_files_min", self.compaction_files_min as u64, 2, 10_000),
+            ("row_group_rows", self.row_group_rows as u64, 1, 1 << 30),
+            ("row_group_bytes", self.row_group_bytes as u64, 1 << 10, 1 << 40),
+            ("zstd_level", u64::try_from(self.zstd_level).unwrap_or(0), 1, 22),
+            ("checkpoint_interval_commits", self.checkpoint_interval_commits, 1, 1_000_000),
+            ("vacuum_retention_hours", self.vacuum_retention_hours, 1, 168),
+            ("log_retention_hours", self.log_retention_hours, 1, 1_000_000),
+            ("query_seconds_max", self.query_seconds_max, 1, 3_000),
+            ("query_threads", self.query_threads as u64, 1, 1_024),
+        ];
+        match ranges.iter().find(|(_, value, low, high)| !(low..=high).contains(&value)) {
+            Some((name, _, low, high)) => {
+                Err(Error::change(format!("use the setting `cold.{name}`: it must lie between {low} and {high}")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_out_of_its_range_is_named_with_the_range() {
+        let settings = Settings { vacuum_retention_hours: 0, ..Settings::default() };
+        let error = settings.check().expect_err("out of range");
+        assert!(error.to_string().contains("`cold.vacuum_retention_hours`: it must lie between 1 and 168"), "{error}");
+        Settings::default().check().expect("the defaults are in range");
+    }
+
+    #[test]
+    fn an_unknown_setting_is_an_error() {
+        let error = serde_json::from_str::<Settings>(r#"{"zstd_levle":3}"#).expect_err("unknown");
+        assert!(error.to_string().contains("zstd_levle"), "{error}");
+    }
+}

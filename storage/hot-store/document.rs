@@ -1,0 +1,254 @@
+//! Rows as tantivy reads them: straight from the Arrow columns, nothing copied but the JSON of `_source`.
+
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use contract::{Kind, RowSchema, Search, row_json};
+use tantivy::schema::Field;
+use tantivy::schema::document::{Document, ReferenceValue, ReferenceValueLeaf, Value};
+
+use crate::fields::{Fields, KEYWORD_BYTES_MAX};
+
+/// The rows of one batch that are to be indexed.
+pub(crate) struct RowBatch {
+    columns: Vec<Values>,
+    /// The JSON of the rows, one after the other.
+    sources: Vec<u8>,
+    /// Where each row's JSON ends in `sources`.
+    ends: Vec<usize>,
+    _share: Share,
+}
+
+enum Values {
+    Text(StringArray),
+    /// The lists, and the texts that they are ranges of.
+    Texts(ListArray, StringArray),
+    Integer(Int64Array),
+    Boolean(BooleanArray),
+    Timestamp(TimestampMicrosecondArray),
+}
+
+impl RowBatch {
+    /// Takes the rows of `batch` for which `kept` is true. Waits until there is room for them in `budget`.
+    pub(crate) fn new(schema: &RowSchema, batch: &RecordBatch, kept: &[bool], budget: &Arc<Budget>) -> Self {
+        let columns = schema.all().zip(batch.columns()).map(|(column, values)| Values::new(column.kind, values));
+        let columns = columns.collect();
+        let (mut sources, mut ends) = (Vec::new(), Vec::with_capacity(kept.len()));
+        for (row, &kept) in kept.iter().enumerate() {
+            if kept {
+                row_json::write_row(batch, row, &mut sources);
+            }
+            ends.push(sources.len());
+        }
+        let share = budget.take(batch.get_array_memory_size() + sources.capacity());
+        Self { columns, sources, ends, _share: share }
+    }
+
+    fn source(&self, row: usize) -> &[u8] {
+        let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.sources[start..self.ends[row]]
+    }
+}
+
+impl Values {
+    fn new(kind: Kind, values: &ArrayRef) -> Self {
+        match kind {
+            Kind::Text => Self::Text(values.as_string::<i32>().clone()),
+            Kind::TextList => {
+                let lists = values.as_list::<i32>();
+                Self::Texts(lists.clone(), lists.values().as_string::<i32>().clone())
+            }
+            Kind::Integer => Self::Integer(values.as_primitive::<Int64Type>().clone()),
+            Kind::Boolean => Self::Boolean(values.as_boolean().clone()),
+            Kind::Timestamp => Self::Timestamp(values.as_primitive::<TimestampMicrosecondType>().clone()),
+        }
+    }
+
+    fn is_null(&self, row: usize) -> bool {
+        match self {
+            Self::Text(values) => values.is_null(row),
+            Self::Texts(lists, _) => lists.is_null(row),
+            Self::Integer(values) => values.is_null(row),
+            Self::Boolean(values) => values.is_null(row),
+            Self::Timestamp(values) => values.is_null(row),
+        }
+    }
+}
+
+/// A batch and the fields of the index that its rows go into.
+pub(crate) struct Indexed {
+    pub(crate) fields: Arc<Fields>,
+    pub(crate) rows: Arc<RowBatch>,
+}
+
+/// One row.
+pub(crate) struct RowDocument {
+    pub(crate) batch: Arc<Indexed>,
+    pub(crate) row: usize,
+}
+
+impl Document for RowDocument {
+    type Value<'a> = Cell<'a>;
+    type FieldsValuesIter<'a> = Cells<'a>;
+
+    fn iter_fields_and_values(&self) -> Cells<'_> {
+        Cells { batch: &self.batch, row: self.row, column: 0, list: 0..0, name: None }
+    }
+}
+
+/// The values of a row: those of the columns, `_source`, and the names of its columns of words.
+pub(crate) struct Cells<'a> {
+    batch: &'a Indexed,
+    row: usize,
+    column: usize,
+    /// What is left of the list in the column before `column`.
+    list: Range<usize>,
+    /// Where to look for the next column of words, once all values were given.
+    name: Option<usize>,
+}
+
+impl<'a> Iterator for Cells<'a> {
+    type Item = (Field, Cell<'a>);
+
+    fn next(&mut self) -> Option<(Field, Cell<'a>)> {
+        let Indexed { fields, rows } = self.batch;
+        if let Some(from) = self.name {
+            return self.next_name(from);
+        }
+        loop {
+            if let Some(cell) = self.next_of_list() {
+                return Some(cell);
+            }
+            let Some(&(column, field)) = fields.columns.get(self.column) else {
+                self.name = Some(0);
+                return Some((fields.source, Cell::Bytes(rows.source(self.row))));
+            };
+            let values = &rows.columns[fields.places[self.column]];
+            self.column += 1;
+            if values.is_null(self.row) {
+                continue;
+            }
+            match values {
+                Values::Text(texts) => {
+                    let text = texts.value(self.row);
+                    // `_id` is stored here, so it is given whatever its length.
+                    if is_indexed(column.search, text) || field == fields.id {
+                        return Some((field, Cell::Text(text)));
+                    }
+                }
+                Values::Texts(lists, _) => {
+                    let bounds = lists.value_offsets();
+                    self.list = bounds[self.row] as usize..bounds[self.row + 1] as usize;
+                }
+                Values::Integer(values) => return Some((field, Cell::Integer(values.value(self.row)))),
+                Values::Boolean(values) => return Some((field, Cell::Boolean(values.value(self.row)))),
+                Values::Timestamp(values) => return Some((field, Cell::Timestamp(values.value(self.row)))),
+            }
+        }
+    }
+}
+
+impl<'a> Cells<'a> {
+    /// The next text of the list in the column before `column`.
+    fn next_of_list(&mut self) -> Option<(Field, Cell<'a>)> {
+        let Indexed { fields, rows } = self.batch;
+        while let Some(place) = self.list.next() {
+            let (column, field) = fields.columns[self.column - 1];
+            let Values::Texts(_, texts) = &rows.columns[fields.places[self.column - 1]] else {
+                unreachable!("a range is only set for a list");
+            };
+            if texts.is_valid(place) && is_indexed(column.search, texts.value(place)) {
+                return Some((field, Cell::Text(texts.value(place))));
+            }
+        }
+        None
+    }
+
+    fn next_name(&mut self, from: usize) -> Option<(Field, Cell<'a>)> {
+        let Indexed { fields, rows } = self.batch;
+        let has_words = |place: &usize| {
+            fields.columns[*place].0.search == Search::Words
+                && matches!(fields.columns[*place].0.kind, Kind::Text | Kind::TextList)
+                && !rows.columns[fields.places[*place]].is_null(self.row)
+        };
+        let place = (from..fields.columns.len()).find(has_words)?;
+        self.name = Some(place + 1);
+        Some((fields.field_names, Cell::Text(fields.columns[place].0.name)))
+    }
+}
+
+fn is_indexed(search: Search, text: &str) -> bool {
+    search == Search::Words || text.len() <= KEYWORD_BYTES_MAX
+}
+
+/// One value of a row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cell<'a> {
+    Text(&'a str),
+    Integer(i64),
+    Boolean(bool),
+    /// Microseconds since 1970.
+    Timestamp(i64),
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Value<'a> for Cell<'a> {
+    type ArrayIter = std::iter::Empty<Self>;
+    type ObjectIter = std::iter::Empty<(&'a str, Self)>;
+
+    fn as_value(&self) -> ReferenceValue<'a, Self> {
+        ReferenceValue::Leaf(match *self {
+            Self::Text(text) => ReferenceValueLeaf::Str(text),
+            Self::Integer(value) => ReferenceValueLeaf::I64(value),
+            Self::Boolean(value) => ReferenceValueLeaf::Bool(value),
+            Self::Timestamp(micros) => ReferenceValueLeaf::Date(date(micros)),
+            Self::Bytes(bytes) => ReferenceValueLeaf::Bytes(bytes),
+        })
+    }
+}
+
+/// A time as tantivy has it: in nanoseconds, so it stops at the years 1677 and 2262; `_source` has the true one.
+pub(crate) fn date(micros: i64) -> tantivy::DateTime {
+    tantivy::DateTime::from_timestamp_nanos(micros.saturating_mul(1000))
+}
+
+/// How many bytes of rows may wait to be indexed.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    bytes_max: usize,
+    used: Mutex<usize>,
+    freed: Condvar,
+}
+
+impl Budget {
+    pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self { bytes_max, used: Mutex::new(0), freed: Condvar::new() })
+    }
+
+    /// Waits until `bytes` fit; what alone exceeds the budget waits for all others.
+    fn take(self: &Arc<Self>, bytes: usize) -> Share {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |used: &mut usize| *used > 0 && *used + bytes > self.bytes_max;
+        let mut used = self.freed.wait_while(used, full).unwrap_or_else(PoisonError::into_inner);
+        *used += bytes;
+        Share { budget: self.clone(), bytes }
+    }
+}
+
+/// A part of the budget, given back when the last row of a batch is indexed.
+struct Share {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        *self.budget.used.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+        self.budget.freed.notify_all();
+    }
+}
+

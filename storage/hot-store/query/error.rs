@@ -1,0 +1,69 @@
+//! Errors as Elasticsearch words them.
+
+use contract::SearchError;
+use tantivy::TantivyError;
+use tantivy::aggregation::AggregationError;
+
+/// A result of this module.
+pub(super) type Result<T> = std::result::Result<T, SearchError>;
+
+/// The request is not understood: an unknown query, key or shape.
+pub(super) fn parsing(reason: impl Into<String>) -> SearchError {
+    bad("parsing_exception", reason)
+}
+
+/// The request is understood and a value in it is not allowed.
+pub(super) fn illegal(reason: impl Into<String>) -> SearchError {
+    bad("illegal_argument_exception", reason)
+}
+
+/// The query does not fit the types of the columns.
+pub(super) fn query_shard(reason: impl Into<String>) -> SearchError {
+    bad("query_shard_exception", format!("failed to create query: {}", reason.into()))
+}
+
+/// A 400 of any kind.
+pub(super) fn bad(kind: &'static str, reason: impl Into<String>) -> SearchError {
+    SearchError { status: 400, kind, reason: reason.into() }
+}
+
+/// An error of tantivy: what the request asks too much of is a 400, what fails here a 500.
+pub(super) fn engine(error: TantivyError) -> SearchError {
+    match error {
+        TantivyError::AggregationError(
+            error @ (AggregationError::MemoryExceeded { .. } | AggregationError::BucketLimitExceeded { .. }),
+        ) => bad("too_many_buckets_exception", error.to_string()),
+        TantivyError::InvalidArgument(reason) | TantivyError::SchemaError(reason) => illegal(reason),
+        error @ TantivyError::AggregationError(_) => illegal(error.to_string()),
+        error => SearchError {
+            status: 500,
+            kind: "search_phase_execution_exception",
+            reason: format!("failed to search an index: {error}"),
+        },
+    }
+}
+
+/// ` did you mean [x]?` with the name that is nearest, or what there is.
+pub(super) fn nearest(name: &str, known: &[&str]) -> String {
+    let distance = |other: &&&str| edit_distance(name, other);
+    match known.iter().min_by_key(distance).filter(|other| edit_distance(name, other) <= 1 + name.len() / 3) {
+        Some(other) => format!("did you mean [{other}]?"),
+        None => format!("supported are [{}]", known.join(", ")),
+    }
+}
+
+/// How many characters to insert, remove or replace; the names compared are short, a longer one is cut.
+fn edit_distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (line, letter) in left.chars().take(64).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = line + 1;
+        for (place, other) in right.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *other);
+            diagonal = row[place + 1];
+            row[place + 1] = replaced.min(diagonal + 1).min(row[place] + 1);
+        }
+    }
+    row[right.len()]
+}
