@@ -30,6 +30,11 @@ pub struct Health {
 }
 
 impl Health {
+    /// Of no parts yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// Sets how `part` (`log`, `hot`, `collector github/events`) is from now on.
     pub fn set(&self, part: &str, state: State) {
         let before = self.lock().insert(part.to_owned(), state.clone());
@@ -93,13 +98,13 @@ mod tests {
 
     #[test]
     fn a_process_is_not_ready_before_its_first_part() {
-        assert_eq!(Health::default().ready(), (false, json!({"status": "starting", "parts": {}})));
-        assert!(Health::default().live().0);
+        assert_eq!(Health::new().ready(), (false, json!({"status": "starting", "parts": {}})));
+        assert!(Health::new().live().0);
     }
 
     #[test]
     fn a_degraded_part_is_named_with_its_reason_and_does_not_stop_the_rest() {
-        let health = Health::default();
+        let health = Health::new();
         health.set("hot", State::Ready);
         health.clone().set("log", State::Degraded("the disk cap is reached".to_owned()));
         let (ready, answer) = health.ready();
@@ -111,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_failed_part_outweighs_a_degraded_one_until_it_is_well_or_gone() {
-        let health = Health::default();
+        let health = Health::new();
         health.set("cold", State::Failed("no space".to_owned()));
         health.set("log", State::Degraded("late".to_owned()));
         assert!(!health.ready().0);

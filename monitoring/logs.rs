@@ -30,10 +30,9 @@ pub struct Settings {
     pub log_level: String,
     /// The form of lines on standard error; `auto` is text on a terminal and JSON elsewhere.
     pub log_format: Format,
-    /// Where log files are written, as JSON, besides standard error; none writes no files. None is the default, for
+    /// Where log files are written, as JSON, besides standard error; empty writes no files. Empty is the default, for
     /// a service manager or container keeps standard error already.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_directory: Option<PathBuf>,
+    pub log_directory: PathBuf,
     /// How many log files are kept, the present one included. A file holds a day (UTC), so the default is a fortnight.
     pub log_files_max: usize,
 }
@@ -43,9 +42,17 @@ impl Default for Settings {
         Self {
             log_level: "info,tantivy=warn,datafusion=warn,deltalake=warn,delta_kernel=warn".to_owned(),
             log_format: Format::Auto,
-            log_directory: None,
+            log_directory: PathBuf::new(),
             log_files_max: 14,
         }
+    }
+}
+
+impl Settings {
+    fn of_command(&self) -> Self {
+        let default = Self::default();
+        let log_level = if self.log_level == default.log_level { "warn".to_owned() } else { self.log_level.clone() };
+        Self { log_level, log_directory: PathBuf::new(), ..self.clone() }
     }
 }
 
@@ -78,11 +85,15 @@ impl Guard {
 
 /// Sends all that is logged through `tracing` to standard error and, if the settings say so, to files. Once per process.
 ///
+/// A service logs as the settings say. A command that ends by itself (`is_service` false) writes no files, for
+/// they belong to the service, and with the default level it logs from `warn` on, for it says the rest itself.
+///
 /// # Errors
 /// `Change` for a level that is none and for a directory that cannot be written; `Stop` when logs were installed before.
-pub fn install_logs(settings: &Settings) -> Result<Guard> {
+pub fn install_logs(settings: &Settings, is_service: bool) -> Result<Guard> {
     let is_terminal = std::io::stderr().is_terminal();
-    let (subscriber, guard) = build_subscriber(settings, is_terminal, std::io::stderr)?;
+    let settings = if is_service { settings.clone() } else { settings.of_command() };
+    let (subscriber, guard) = build_subscriber(&settings, is_terminal, std::io::stderr)?;
     subscriber.try_init().map_err(|cause| Error::stop("install logs").because(cause))?;
     Ok(guard)
 }
@@ -96,12 +107,11 @@ where
     W: Write,
     O: Fn() -> W + Send + Sync + 'static,
 {
-    let (file, guard) = match &settings.log_directory {
-        Some(directory) => {
-            let (writer, worker) = open_files(directory, settings.log_files_max)?;
-            (Some(json_layer(writer)), Guard { file: Some(worker) })
-        }
-        None => (None, Guard::default()),
+    let (file, guard) = if settings.log_directory.as_os_str().is_empty() {
+        (None, Guard::default())
+    } else {
+        let (writer, worker) = open_files(&settings.log_directory, settings.log_files_max)?;
+        (Some(json_layer(writer)), Guard { file: Some(worker) })
     };
     let as_text = match settings.log_format {
         Format::Auto => is_terminal,
@@ -193,7 +203,10 @@ mod tests {
         assert!(text.contains("`github` is late") && !text.starts_with('{'), "{text}");
         let json = logged(&Settings::default(), false, log);
         let line: serde_json::Value = serde_json::from_str(&json).expect("one object");
-        assert_eq!((&line["message"], &line["lag_ms"], &line["level"]), (&"`github` is late".into(), &4.into(), &"INFO".into()));
+        assert_eq!(
+            (&line["message"], &line["lag_ms"], &line["level"]),
+            (&"`github` is late".into(), &4.into(), &"INFO".into())
+        );
         let forced = logged(&Settings { log_format: Format::Json, ..Settings::default() }, true, log);
         assert!(forced.starts_with('{'), "{forced}");
     }
@@ -206,6 +219,15 @@ mod tests {
             tracing::debug!(target: "hot_store", "taken");
         });
         assert!(text.contains("taken") && !text.contains("left out"), "{text}");
+    }
+
+    #[test]
+    fn a_command_leaves_the_files_to_the_service_and_says_less_unless_told() {
+        let service = Settings { log_directory: "logs".into(), ..Settings::default() };
+        let command = service.of_command();
+        assert_eq!((command.log_level.as_str(), command.log_directory), ("warn", PathBuf::new()));
+        let told = Settings { log_level: "debug".to_owned(), ..service };
+        assert_eq!(told.of_command().log_level, "debug");
     }
 
     #[test]
@@ -233,9 +255,10 @@ mod tests {
     #[test]
     fn files_hold_all_lines_once_the_guard_is_gone_and_are_named_by_day() {
         let directory = tempfile::tempdir().unwrap();
-        let settings = Settings { log_directory: Some(directory.path().join("logs")), ..Settings::default() };
+        let settings = Settings { log_directory: directory.path().join("logs"), ..Settings::default() };
         logged(&settings, true, || (0..1_000).for_each(|number| tracing::info!(number, "a line")));
-        let files: Vec<_> = std::fs::read_dir(directory.path().join("logs")).unwrap().map(|f| f.unwrap().path()).collect();
+        let files: Vec<_> =
+            std::fs::read_dir(directory.path().join("logs")).unwrap().map(|f| f.unwrap().path()).collect();
         assert_eq!(files.len(), 1);
         let name = files[0].file_name().unwrap().to_str().unwrap();
         assert!(name.starts_with("databroker.20") && name.ends_with(".log"), "{name}");

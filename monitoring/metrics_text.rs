@@ -30,7 +30,8 @@ impl Metrics {
 pub fn install_metrics() -> Result<Metrics> {
     let recorder = build_recorder()?;
     let metrics = Metrics { handle: recorder.handle() };
-    metrics::set_global_recorder(recorder).map_err(|cause| Error::stop("install metrics").because(cause.to_string()))?;
+    metrics::set_global_recorder(recorder)
+        .map_err(|cause| Error::stop("install metrics").because(cause.to_string()))?;
     Ok(metrics)
 }
 

@@ -13,7 +13,8 @@ fn metrics_named() -> BTreeSet<&'static str> {
 }
 
 fn without_histogram_suffix(word: &'static str) -> &'static str {
-    let is_histogram = |name: &str| METRICS.iter().any(|m| m.name == name && matches!(m.kind, MetricKind::Histogram(_)));
+    let is_histogram =
+        |name: &str| METRICS.iter().any(|m| m.name == name && matches!(m.kind, MetricKind::Histogram(_)));
     let stem = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| word.strip_suffix(suffix));
     stem.filter(|stem| is_histogram(stem)).unwrap_or(word)
 }
@@ -30,7 +31,8 @@ fn every_metric_of_the_rules_exists() {
 fn every_danger_has_an_alert_with_a_severity_and_a_summary() {
     let alerts: Vec<_> = RULES.split("- alert: ").skip(1).collect();
     let names: BTreeSet<_> = alerts.iter().filter_map(|alert| alert.lines().next()).collect();
-    let expected = ["Down", "ConsumerLag", "LogFull", "LogDamagedFrames", "Rejects", "CoverageMissed", "CollectorSilent"];
+    let expected =
+        ["Down", "ConsumerLag", "LogFull", "LogDamagedFrames", "Rejects", "CoverageMissed", "CollectorSilent"];
     for danger in expected.iter().chain(&["HotExpiryWaiting"]) {
         assert!(names.contains(format!("Databroker{danger}").as_str()), "no alert for {danger}: {names:?}");
     }

@@ -17,6 +17,8 @@
 mod collect;
 mod coverage;
 mod known_ids;
+#[cfg(test)]
+mod memory;
 mod pipeline;
 mod rebuild;
 mod retry;

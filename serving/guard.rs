@@ -59,7 +59,7 @@ impl Guard {
     pub(crate) fn new(door: Door, settings: &Settings, slots: Arc<Semaphore>) -> Self {
         Self {
             door,
-            token_hash: settings.token().map(|token| Sha256::digest(token.reveal()).into()),
+            token_hash: settings.token().map(|token| Sha256::digest(token).into()),
             slots,
             request_time_max: Duration::from_secs(settings.request_seconds_max),
         }
@@ -87,8 +87,9 @@ impl Guard {
             Err(_) => Err(Refusal {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 kind: "es_rejected_execution_exception",
-                reason: "as many requests as `serving.concurrent_requests_max` allows are being served; ask again later"
-                    .to_owned(),
+                reason:
+                    "as many requests as `serving.concurrent_requests_max` allows are being served; ask again later"
+                        .to_owned(),
             }),
         }
     }
@@ -264,7 +265,16 @@ mod tests {
         for host in ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:9200", "[::1]", "[::1]:80", "127.1.2.3:1"] {
             assert!(is_local(host), "{host}");
         }
-        for host in ["", "evil.com", "localhost.evil.com", "127.0.0.1.evil.com", "localhost:8080.evil.com", "10.0.0.1:80", "[::2]", "?"] {
+        for host in [
+            "",
+            "evil.com",
+            "localhost.evil.com",
+            "127.0.0.1.evil.com",
+            "localhost:8080.evil.com",
+            "10.0.0.1:80",
+            "[::2]",
+            "?",
+        ] {
             assert!(!is_local(host), "{host}");
         }
     }
@@ -274,7 +284,11 @@ mod tests {
         check_origin("http://localhost:8080", "localhost:8080").expect("the same");
         check_origin("https://Data.Example", "data.example").expect("the same behind a proxy");
         for origin in ["null", "http://evil.com", "http://localhost:3000", "http://localhost:8080.evil.com", ""] {
-            assert_eq!(check_origin(origin, "localhost:8080").map_err(|r| r.status), Err(StatusCode::FORBIDDEN), "{origin}");
+            assert_eq!(
+                check_origin(origin, "localhost:8080").map_err(|r| r.status),
+                Err(StatusCode::FORBIDDEN),
+                "{origin}"
+            );
         }
     }
 
@@ -292,7 +306,8 @@ mod tests {
         }
         assert_eq!(check(&format!("Basic {}", packed("anyone:se:same"))), Ok(()));
         assert_eq!(check(&format!("ApiKey {}", packed("id:se:same"))), Ok(()));
-        for wrong in ["Bearer", "Bearer ", "Bearer se", "Bearer se:same2", "se:same", "Basic se:same", "Digest se:same"] {
+        for wrong in ["Bearer", "Bearer ", "Bearer se", "Bearer se:same2", "se:same", "Basic se:same", "Digest se:same"]
+        {
             assert_eq!(check(wrong), Err(StatusCode::UNAUTHORIZED), "{wrong}");
         }
         assert_eq!(check(&format!("Basic {}", packed("se:same"))), Err(StatusCode::UNAUTHORIZED));

@@ -88,7 +88,8 @@ pub(crate) fn router(door: Door, settings: &Settings, services: Services, slots:
     let guard = Arc::new(Guard::new(door, settings, slots));
     let app = App { services, body_bytes_max: settings.body_bytes_max };
     let routes = ROUTES.iter().filter(|route| route.door == door);
-    let router = routes.fold(Router::new(), |router, route| router.route(route.path, (route.handler)(filter(route.methods))));
+    let router =
+        routes.fold(Router::new(), |router, route| router.route(route.path, (route.handler)(filter(route.methods))));
     match door {
         Door::Elasticsearch => router
             .fallback(elasticsearch::no_handler)

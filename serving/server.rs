@@ -77,9 +77,9 @@ pub async fn serve(
 
 async fn bind(settings: &Settings, setting: &str, listen: &str) -> Result<TcpListener> {
     let doing = || format!("listen on `{listen}` (`serving.{setting}`)");
-    let mut addresses = lookup_host(listen).await.map_err(|cause| {
-        Error::change(format!("{}: it must be like `127.0.0.1:9200`", doing())).because(cause)
-    })?;
+    let mut addresses = lookup_host(listen)
+        .await
+        .map_err(|cause| Error::change(format!("{}: it must be like `127.0.0.1:9200`", doing())).because(cause))?;
     let address = addresses.next().ok_or_else(|| Error::change(doing()).because("the name has no address"))?;
     settings.check_reach(setting, address)?;
     TcpListener::bind(address).await.map_err(|cause| match cause.kind() {
@@ -101,7 +101,7 @@ struct Port {
 }
 
 impl Port {
-    async fn accept(mut self, listener: TcpListener) {
+    async fn accept(self, listener: TcpListener) {
         let free = Arc::new(Semaphore::new(self.settings.connections_max.min(Semaphore::MAX_PERMITS)));
         let mut connections = JoinSet::new();
         let mut stopping = self.stopping.clone();
@@ -141,7 +141,7 @@ impl Port {
     }
 
     /// Serves one connection until the client ends it, or until the answer in hand is complete after a shutdown.
-    fn connection(&mut self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+    fn connection(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + use<> {
         let service = TowerToHyperService::new(self.app.clone());
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(self.settings.head_seconds_max));

@@ -49,9 +49,9 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The token, if one is set; an empty one is none.
-    pub(crate) fn token(&self) -> Option<&Secret> {
-        self.token.as_ref().filter(|token| !token.0.is_empty())
+    /// The token, if one is set, for a client of this server; an empty one is none.
+    pub fn token(&self) -> Option<String> {
+        self.token.as_ref().map(|token| token.0.clone()).filter(|token| !token.is_empty())
     }
 
     /// Refuses limits of zero, with which nothing could be answered.
@@ -75,7 +75,9 @@ impl Settings {
             return Ok(());
         }
         let remedy = "set `serving.token`, or listen on 127.0.0.1";
-        Err(Error::change(format!("listen on `{address}` (`serving.{setting}`): others reach it and no token is set; {remedy}")))
+        Err(Error::change(format!(
+            "listen on `{address}` (`serving.{setting}`): others reach it and no token is set; {remedy}"
+        )))
     }
 }
 
@@ -83,13 +85,6 @@ impl Settings {
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
-
-impl Secret {
-    /// The text itself, for comparison.
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
 
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {
@@ -116,7 +111,7 @@ mod tests {
     #[test]
     fn a_token_is_read_but_never_shown() {
         let settings: Settings = toml::from_str("token = 'opensesame'").expect("valid");
-        assert_eq!(settings.token().map(Secret::reveal), Some("opensesame"));
+        assert_eq!(settings.token().as_deref(), Some("opensesame"));
         let shown = format!("{settings:?} {}", toml::to_string(&settings).unwrap());
         assert!(shown.contains("***") && !shown.contains("opensesame"), "{shown}");
     }

@@ -83,11 +83,15 @@ fn no_json(cause: ArrowError) -> Error {
     Error::change("write the rows as JSON (cast the column to a type that JSON has)").because(cause)
 }
 
-/// All rows as one JSON document.
+/// All rows as one JSON array.
 ///
 /// # Errors
 /// As [`JsonRows::batch`].
-pub fn to_json_rows(form: Form, batches: &[RecordBatch]) -> Result<Vec<u8>> {
+pub fn to_json_rows(batches: &[RecordBatch]) -> Result<Vec<u8>> {
+    to_document(Form::Array, batches)
+}
+
+fn to_document(form: Form, batches: &[RecordBatch]) -> Result<Vec<u8>> {
     let mut rows = JsonRows::new(form);
     let mut document = Vec::new();
     for batch in batches {
@@ -116,7 +120,8 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{
-        ArrayRef, BinaryArray, Decimal128Array, Float64Array, Int64Array, ListArray, StringArray, TimestampMicrosecondArray,
+        ArrayRef, BinaryArray, Decimal128Array, Float64Array, Int64Array, ListArray, StringArray,
+        TimestampMicrosecondArray,
     };
     use arrow::datatypes::Int32Type;
     use serde_json::{Value, json};
@@ -136,12 +141,13 @@ mod tests {
             ("list", Arc::new(list)),
             ("decimal", Arc::new(decimal)),
         ];
-        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap()
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+            .unwrap()
     }
 
     #[test]
     fn every_type_has_its_json_and_nulls_keep_their_name() {
-        let document = to_json_rows(Form::Array, &[batch()]).expect("all types have JSON");
+        let document = to_json_rows(&[batch()]).expect("all types have JSON");
         assert!(String::from_utf8_lossy(&document).contains("9223372036854775807"));
         let rows: Vec<Value> = serde_json::from_slice(&document).expect("an array");
         let expected = json!({
@@ -149,7 +155,11 @@ mod tests {
             "local": "2015-01-01T15:00:00.000010", "bytes": "00ff", "list": [1, null], "decimal": 123.45,
         });
         assert_eq!(rows[0], expected);
-        assert!(rows[1].as_object().is_some_and(|row| row.len() == 7 && row.values().all(Value::is_null)), "{}", rows[1]);
+        assert!(
+            rows[1].as_object().is_some_and(|row| row.len() == 7 && row.values().all(Value::is_null)),
+            "{}",
+            rows[1]
+        );
     }
 
     #[test]
@@ -158,20 +168,20 @@ mod tests {
             let column: ArrayRef = Arc::new(Int64Array::from_iter_values(range));
             RecordBatch::try_from_iter([("n", column)]).unwrap()
         };
-        let document = to_json_rows(Form::Array, &[numbers(0..0), numbers(0..1_000), numbers(1_000..1_001)]).unwrap();
+        let document = to_json_rows(&[numbers(0..0), numbers(0..1_000), numbers(1_000..1_001)]).unwrap();
         let rows: Vec<Value> = serde_json::from_slice(&document).expect("an array");
         assert!(rows.iter().enumerate().all(|(place, row)| row == &json!({"n": place})) && rows.len() == 1_001);
-        assert_eq!(to_json_rows(Form::Array, &[]).unwrap(), b"[]");
-        assert_eq!(to_json_rows(Form::Array, &[numbers(0..0)]).unwrap(), b"[]");
-        assert_eq!(to_json_rows(Form::Lines, &[numbers(0..1), numbers(1..2)]).unwrap(), b"{\"n\":0}\n{\"n\":1}\n");
-        assert_eq!(to_json_rows(Form::Lines, &[]).unwrap(), b"");
+        assert_eq!(to_json_rows(&[]).unwrap(), b"[]");
+        assert_eq!(to_json_rows(&[numbers(0..0)]).unwrap(), b"[]");
+        assert_eq!(to_document(Form::Lines, &[numbers(0..1), numbers(1..2)]).unwrap(), b"{\"n\":0}\n{\"n\":1}\n");
+        assert_eq!(to_document(Form::Lines, &[]).unwrap(), b"");
     }
 
     #[test]
     fn numbers_that_json_lacks_are_null() {
         let column: ArrayRef = Arc::new(Float64Array::from(vec![f64::NAN, f64::INFINITY, 0.5]));
         let batch = RecordBatch::try_from_iter([("f", column)]).unwrap();
-        let document = to_json_rows(Form::Lines, &[batch]).unwrap();
+        let document = to_document(Form::Lines, &[batch]).unwrap();
         assert_eq!(String::from_utf8_lossy(&document), "{\"f\":null}\n{\"f\":null}\n{\"f\":0.5}\n");
     }
 

@@ -80,9 +80,7 @@ fn note_lost_end(check: &mut Check, ends: Option<Ends>, state_ends: &Ends) {
     let (Some(ends), Some(last)) = (ends, check.damages.last_mut()) else { return };
     for (topic, partition, to) in state_ends.iter() {
         let from = ends.of(topic, partition);
-        if from < to && last.lost.is_empty() {
-            last.lost = vec![(topic.clone(), OffsetRange { partition, from, to })];
-        } else if from < to {
+        if from < to {
             last.lost.push((topic.clone(), OffsetRange { partition, from, to }));
         }
     }

@@ -62,7 +62,7 @@ impl EmbeddedLog {
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, Recovery)> {
         let failed = |error| Error::stop(format!("open the log in `{}`", folder.display())).because(error);
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        create_durably(folder).map_err(failed)?;
         let lock = lock(folder)?;
         Self::open_on(Arc::new(RealDisk), folder, sources, settings, clock, Some(lock))
     }
@@ -262,6 +262,18 @@ fn begin(
         }
     };
     Ok((State { sealed: opened.segments, active, ends: opened.ends, cursors: opened.cursors }, file))
+}
+
+/// Creates a folder and the folders above it, so that a crash does not take it away with all it will hold.
+fn create_durably(folder: &Path) -> std::io::Result<()> {
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
+    std::fs::create_dir_all(folder)?;
+    for created in missing {
+        let parent = created.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        RealDisk.sync_folder(parent)?;
+    }
+    Ok(())
 }
 
 /// Takes the folder for this process, as long as the file lives, and writes the process id into it.

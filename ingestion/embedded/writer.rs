@@ -204,25 +204,25 @@ impl Writer {
             let doing = format!("append to the log: {reason}");
             return Err(Refusal { remedy: Remedy::Stop, doing });
         }
-        let (total, has_appends, is_filled) = {
-            let state = self.shared.state();
-            let filled = state.active.length - state.active.base_length + bytes;
-            (state.bytes(), state.active.has_appends(), filled > self.settings.segment_bytes_max)
-        };
-        if total + bytes > self.settings.disk_bytes_max {
+        let disk_bytes_max = self.settings.disk_bytes_max;
+        if self.shared.state().bytes() + bytes > disk_bytes_max {
             self.retain(bytes)?;
             let total = self.shared.state().bytes();
-            if total + bytes > self.settings.disk_bytes_max {
+            if total + bytes > disk_bytes_max {
                 self.tell_full(true);
                 let doing = format!(
-                    "append {bytes} bytes to the log: it holds {total} of `log.disk_bytes_max = {}`, \
-                     and the stores have not yet committed what could go",
-                    self.settings.disk_bytes_max
+                    "append {bytes} bytes to the log: it holds {total} of `log.disk_bytes_max = {disk_bytes_max}`, \
+                     and the stores have not yet committed what could go"
                 );
                 return Err(Refusal { remedy: Remedy::Retry, doing });
             }
         }
-        if is_filled && has_appends && self.shared.state().active.has_appends() {
+        let is_filled = {
+            let state = self.shared.state();
+            let appended = state.active.length - state.active.base_length;
+            state.active.has_appends() && appended + bytes > self.settings.segment_bytes_max
+        };
+        if is_filled {
             self.roll()?;
             self.retain(0)?;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use contract::{Day, Offset, Partition, Positions, Result, row_json};
+use contract::{Day, Offset, Partition, Positions, Result, StoredRow, row_json};
 use futures::StreamExt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -19,82 +19,129 @@ pub(super) struct Remedy {
     surplus: Vec<(Partition, Offset)>,
 }
 
-/// The hash of each row by its place; 32 bytes of memory a row of the hot store.
+/// The hash of each row of one index by its place; about 40 bytes of memory a row.
 type Hashes = HashMap<(Partition, Offset), u64>;
 
 pub(super) async fn prove(engines: &Engines, recipe: Recipe, marks: &Positions) -> Result<(Proof, Remedy)> {
-    let source = recipe.schema.source;
-    let mut proof = Proof::new("hot");
-    let mut remedy = Remedy::default();
     let first_day = engines.hot.first_day(engines.clock.now());
-    let judged = |partition: Partition, offset: Offset| offset < marks.of(partition);
-
-    let mut hot = Hashes::new();
-    let mut stored = engines.hot.rows(source).await?;
+    let mut judge = Judge { engines, recipe, marks, first_day, proof: Proof::new("hot"), remedy: Remedy::default() };
+    let mut seen: Vec<String> = Vec::new();
+    let mut index = String::new();
+    let mut hashes = Hashes::new();
+    let mut stored = engines.hot.rows(recipe.schema.source).await?;
     while let Some(row) = stored.next().await {
         let row = row?;
+        if row.index != index {
+            judge.index(&index, std::mem::take(&mut hashes), &mut seen).await?;
+            index.clone_from(&row.index);
+        }
+        judge.note(&row, &mut hashes);
+    }
+    judge.index(&index, hashes, &mut seen).await?;
+    // What is left are days that no index has.
+    let others = if seen.is_empty() { "true".to_owned() } else { format!("NOT ({})", seen.join(" OR ")) };
+    judge.compare(&others, Hashes::new()).await?;
+    Ok((judge.proof, judge.remedy))
+}
+
+struct Judge<'a> {
+    engines: &'a Engines,
+    recipe: Recipe,
+    marks: &'a Positions,
+    first_day: Option<Day>,
+    proof: Proof,
+    remedy: Remedy,
+}
+
+impl Judge<'_> {
+    fn judged(&self, partition: Partition, offset: Offset) -> bool {
+        offset < self.marks.of(partition)
+    }
+
+    fn note(&mut self, row: &StoredRow, hashes: &mut Hashes) {
+        let place = (row.partition, row.offset);
         // Days past the retention leave in their own time.
-        let kept = first_day.is_none_or(|first| index_day(&row.index).is_none_or(|day| day >= first));
-        if !kept || !judged(row.partition, row.offset) {
-            continue;
+        let kept = self.first_day.is_none_or(|first| index_days(&row.index).is_none_or(|(_, end)| end > first));
+        if !kept || !self.judged(row.partition, row.offset) {
+            return;
         }
-        *proof.counts.entry("hot_rows").or_default() += 1;
-        if hot.insert((row.partition, row.offset), hash(&row.id, row.source_json.as_bytes())).is_some() {
-            proof.differs(|| {
+        *self.proof.counts.entry("hot_rows").or_default() += 1;
+        if hashes.insert(place, hash(&row.id, row.source_json.as_bytes())).is_some() {
+            let StoredRow { id, partition, offset, .. } = row;
+            self.proof.differs(|| {
+                format!("`{id}` (partition {partition}, offset {offset}) is in the hot store more than once")
+            });
+            self.remedy.wrong.push(place);
+        }
+    }
+
+    /// Compares one index with the rows of its days.
+    async fn index(&mut self, index: &str, hashes: Hashes, seen: &mut Vec<String>) -> Result<()> {
+        let Some((first, end)) = index_days(index) else { return Ok(()) };
+        let days = format!("(event_day >= DATE '{first}' AND event_day < DATE '{end}')");
+        self.compare(&days, hashes).await?;
+        seen.push(days);
+        Ok(())
+    }
+
+    /// Compares the rows of silver that `filter` selects with what the hot store has of them.
+    async fn compare(&mut self, filter: &str, mut hashes: Hashes) -> Result<()> {
+        let source = self.recipe.schema.source;
+        let schema = self.recipe.schema.arrow();
+        let names: Vec<_> = schema.fields().iter().map(|field| format!("\"{}\"", field.name())).collect();
+        let kept = self.first_day.map_or("true".to_owned(), |day| format!("event_day >= DATE '{day}'"));
+        let query = format!("SELECT {} FROM {} WHERE {kept} AND {filter}", names.join(", "), silver_table(source));
+        let mut silver = self.engines.cold.sql(&query).await?.batches;
+        let mut json = Vec::new();
+        while let Some(batch) = silver.next().await {
+            let batch = as_schema(&batch?, &schema)?;
+            let ids = arrow::array::AsArray::as_string::<i32>(batch.column(2));
+            for (row, (partition, offset)) in places(&batch).enumerate() {
+                if !self.judged(partition, offset) {
+                    continue;
+                }
+                *self.proof.counts.entry("silver_rows").or_default() += 1;
+                json.clear();
+                row_json::write_row(&batch, row, &mut json);
+                let difference = match hashes.remove(&(partition, offset)) {
+                    None => "is not in the hot store",
+                    Some(stored) if stored != hash(ids.value(row), &json) => "has other values in the hot store",
+                    Some(_) => continue,
+                };
+                let id = ids.value(row);
+                self.proof.differs(|| {
+                    format!("`{id}` of `silver.{source}` (partition {partition}, offset {offset}) {difference}")
+                });
+                self.remedy.wrong.push((partition, offset));
+            }
+        }
+        for (partition, offset) in hashes.into_keys().collect::<BTreeSet<_>>() {
+            self.proof.differs(|| {
                 format!(
-                    "`{}` (partition {}, offset {}) is in the hot store more than once",
-                    row.id, row.partition, row.offset
+                    "the hot store has a row at partition {partition}, offset {offset} that `silver.{source}` has not"
                 )
             });
-            remedy.wrong.push((row.partition, row.offset));
+            self.remedy.surplus.push((partition, offset));
         }
+        Ok(())
     }
-    let schema = recipe.schema.arrow();
-    let names: Vec<_> = schema.fields().iter().map(|field| format!("\"{}\"", field.name())).collect();
-    let since = first_day.map_or("true".to_owned(), |day| format!("event_day >= DATE '{day}'"));
-    let query = format!("SELECT {} FROM {} WHERE {since}", names.join(", "), silver_table(source));
-    let mut silver = engines.cold.sql(&query).await?.batches;
-    let mut json = Vec::new();
-    while let Some(batch) = silver.next().await {
-        let batch = as_schema(&batch?, &schema)?;
-        let ids = arrow::array::AsArray::as_string::<i32>(batch.column(2));
-        for (row, (partition, offset)) in
-            places(&batch).enumerate().filter(|&(_, (partition, offset))| judged(partition, offset))
-        {
-            *proof.counts.entry("silver_rows").or_default() += 1;
-            json.clear();
-            row_json::write_row(&batch, row, &mut json);
-            let difference = match hot.remove(&(partition, offset)) {
-                None => "is not in the hot store",
-                Some(stored) if stored != hash(ids.value(row), &json) => "has other values in the hot store",
-                Some(_) => continue,
-            };
-            proof.differs(|| {
-                format!(
-                    "`{}` of `silver.{source}` (partition {partition}, offset {offset}) {difference}",
-                    ids.value(row)
-                )
-            });
-            remedy.wrong.push((partition, offset));
-        }
-    }
-    for (partition, offset) in hot.into_keys().collect::<BTreeSet<_>>() {
-        proof.differs(|| {
-            format!("the hot store has a row at partition {partition}, offset {offset} that `silver.{source}` has not")
-        });
-        remedy.surplus.push((partition, offset));
-    }
-    Ok((proof, remedy))
 }
 
 fn hash(id: &str, json: &[u8]) -> u64 {
     xxh3_64_with_seed(json, xxh3_64_with_seed(id.as_bytes(), 0))
 }
 
-/// The day of `github-2026.11.22`; none for an index by month.
-fn index_day(index: &str) -> Option<Day> {
+/// The days of `github-2026.11.22` or `github-2026.11`: the first, and the one after the last.
+fn index_days(index: &str) -> Option<(Day, Day)> {
     let (_, date) = index.rsplit_once('-')?;
-    Day::parse(&date.replace('.', "-"))
+    let date = date.replace('.', "-");
+    if let Some(day) = Day::parse(&date) {
+        return Some((day, Day(day.0 + 1)));
+    }
+    let first = Day::parse(&format!("{date}-01"))?;
+    // 31 days after the first of a month lies in the next one, whose first is that many days before.
+    let (_, _, past) = Day(first.0 + 31).civil();
+    Some((first, Day(first.0 + 32 - i32::from(past))))
 }
 
 pub(super) async fn repair(engines: &Engines, recipe: Recipe, remedy: &Remedy) -> Result<Vec<String>> {
@@ -120,4 +167,19 @@ pub(super) async fn repair(engines: &Engines, recipe: Recipe, remedy: &Remedy) -
         done.push(format!("removed {} rows from the hot store", remedy.surplus.len()));
     }
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_tells_its_days() {
+        let days = |name: &str| index_days(name).map(|(first, end)| (first.to_string(), end.to_string()));
+        let expect = |first: &str, end: &str| Some((first.to_owned(), end.to_owned()));
+        assert_eq!(days("github-2026.11.30"), expect("2026-11-30", "2026-12-01"));
+        assert_eq!(days("github-2024.02"), expect("2024-02-01", "2024-03-01"));
+        assert_eq!(days("github-2015.12"), expect("2015-12-01", "2016-01-01"));
+        assert_eq!(days("github"), None);
+    }
 }

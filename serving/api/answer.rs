@@ -71,7 +71,8 @@ pub(crate) fn refuse(refusal: Refusal) -> Response {
 
 /// Answers a path or method that no endpoint takes.
 pub(crate) async fn no_handler(request: Request) -> Failure {
-    let message = format!("failed to find `{} {}` (`GET /` lists what is here)", request.method(), request.uri().path());
+    let message =
+        format!("failed to find `{} {}` (`GET /` lists what is here)", request.method(), request.uri().path());
     Failure::wrong_use(StatusCode::NOT_FOUND, &message)
 }
 

@@ -18,8 +18,11 @@ const WAITING_PROGRESS_MAX: usize = 64;
 
 /// `GET /api/status`: the answer of the command `status`.
 pub(crate) async fn status(State(app): State<App>) -> Result<Json<Value>, Failure> {
-    let (progress, _unheard) = mpsc::channel(1);
-    Ok(Json(app.services.control.run("status", json!({}), progress).await?))
+    // Progress is taken and forgotten: a queue that is full or closed would stop the command.
+    let (progress, mut unheard) = mpsc::channel(WAITING_PROGRESS_MAX);
+    let forget = async { while unheard.recv().await.is_some() {} };
+    let (answer, ()) = tokio::join!(app.services.control.run("status", json!({}), progress), forget);
+    Ok(Json(answer?))
 }
 
 /// `POST /api/commands/{name}`: lines `{"progress":…}`, and at last `{"result":…}` or `{"error":…}`.

@@ -85,11 +85,7 @@ fn parse_question(body: &[u8]) -> Result<String, Failure> {
 type Pieces = mpsc::Sender<std::io::Result<Bytes>>;
 
 /// Sends all rows, or stops early without an error when the client left.
-async fn send_rows(
-    rows: impl Stream<Item = Result<RecordBatch>> + Send,
-    form: Form,
-    pieces: &Pieces,
-) -> Result<()> {
+async fn send_rows(rows: impl Stream<Item = Result<RecordBatch>> + Send, form: Form, pieces: &Pieces) -> Result<()> {
     let mut rows = pin!(rows);
     let mut json = JsonRows::new(form);
     while let Some(batch) = rows.next().await {

@@ -103,8 +103,21 @@ pub(crate) fn no_handler_for(method: &Method, path: &str) -> Failure {
 
 fn is_write(method: &Method, path: &str) -> bool {
     const WRITES: &[&str] = &[
-        "_doc", "_create", "_update", "_bulk", "_update_by_query", "_delete_by_query", "_reindex", "_aliases", "_rollover",
-        "_close", "_open", "_shrink", "_split", "_clone", "_forcemerge",
+        "_doc",
+        "_create",
+        "_update",
+        "_bulk",
+        "_update_by_query",
+        "_delete_by_query",
+        "_reindex",
+        "_aliases",
+        "_rollover",
+        "_close",
+        "_open",
+        "_shrink",
+        "_split",
+        "_clone",
+        "_forcemerge",
     ];
     match *method {
         Method::PUT | Method::DELETE | Method::PATCH => true,
@@ -136,8 +149,12 @@ fn content_type(headers: &HeaderMap) -> HeaderValue {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let asks = accepted.flat_map(|value| value.split(',')).find(|part| part.trim_start().starts_with(VENDOR));
     match asks.and_then(|part| part.split_once("compatible-with=")) {
-        Some((_, version)) if version.trim() == "7" => HeaderValue::from_static("application/vnd.elasticsearch+json;compatible-with=7"),
-        Some((_, version)) if version.trim() == "9" => HeaderValue::from_static("application/vnd.elasticsearch+json;compatible-with=9"),
+        Some((_, version)) if version.trim() == "7" => {
+            HeaderValue::from_static("application/vnd.elasticsearch+json;compatible-with=7")
+        }
+        Some((_, version)) if version.trim() == "9" => {
+            HeaderValue::from_static("application/vnd.elasticsearch+json;compatible-with=9")
+        }
         Some(_) => HeaderValue::from_static("application/vnd.elasticsearch+json;compatible-with=8"),
         None => HeaderValue::from_static("application/json"),
     }
@@ -149,7 +166,9 @@ mod tests {
 
     #[test]
     fn what_would_change_the_store_is_a_write_and_what_asks_is_not() {
-        for (method, path) in [("PUT", "/github"), ("DELETE", "/github-*"), ("POST", "/_bulk"), ("POST", "/github/_doc")] {
+        for (method, path) in
+            [("PUT", "/github"), ("DELETE", "/github-*"), ("POST", "/_bulk"), ("POST", "/github/_doc")]
+        {
             assert!(is_write(&method.parse().unwrap(), path), "{method} {path}");
         }
         for (method, path) in [("GET", "/github/_doc"), ("POST", "/github/_searchx"), ("POST", "/_docs")] {

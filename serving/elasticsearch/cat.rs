@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use contract::IndexSummary;
 use serde_json::{Map, Value};
@@ -42,12 +42,27 @@ const COLUMNS: &[Column] = &[
     Column { name: "docs.count", short: "dc", doc: "available docs", value: |index| Cell::Number(index.rows) },
     Column { name: "docs.deleted", short: "dd", doc: "deleted docs", value: |_| Cell::Number(0) },
     Column { name: "store.size", short: "ss", doc: "store size", value: |index| Cell::Bytes(index.bytes) },
-    Column { name: "pri.store.size", short: "pss", doc: "store size of primaries", value: |index| Cell::Bytes(index.bytes) },
-    Column { name: "dataset.size", short: "dss", doc: "total size of dataset", value: |index| Cell::Bytes(index.bytes) },
+    Column {
+        name: "pri.store.size",
+        short: "pss",
+        doc: "store size of primaries",
+        value: |index| Cell::Bytes(index.bytes),
+    },
+    Column {
+        name: "dataset.size",
+        short: "dss",
+        doc: "total size of dataset",
+        value: |index| Cell::Bytes(index.bytes),
+    },
 ];
 
 /// `GET /_cat/indices/{index}` with `v`, `h`, `s`, `bytes`, `format` and `help`.
-pub(crate) async fn list_indices(State(app): State<App>, mut asked: Asked) -> Result<Response, Failure> {
+/// Without `format` it is JSON for a client that accepts nothing else.
+pub(crate) async fn list_indices(
+    State(app): State<App>,
+    headers: HeaderMap,
+    mut asked: Asked,
+) -> Result<Response, Failure> {
     let parameters = &mut asked.parameters;
     let with_names = parameters.take_boolean("v")?.unwrap_or(false);
     let is_help = parameters.take_boolean("help")?.unwrap_or(false);
@@ -59,7 +74,8 @@ pub(crate) async fn list_indices(State(app): State<App>, mut asked: Asked) -> Re
     let order = order.iter().map(|key| find_order(key)).collect::<Result<Vec<_>, _>>()?;
     let unit = parameters.take("bytes").map(|name| find_unit(&name)).transpose()?;
     let is_json = match parameters.take("format").as_deref() {
-        None | Some("text") => false,
+        None => accepts_json_alone(&headers),
+        Some("text") => false,
         Some("json") => true,
         Some(other) => return Err(Failure::argument(format!("[format] is [{other}] but must be one of [text, json]"))),
     };
@@ -69,7 +85,8 @@ pub(crate) async fn list_indices(State(app): State<App>, mut asked: Asked) -> Re
     }
 
     let mut indices = summaries(&app, asked.index, asked.parameters).await?;
-    indices.sort_by(|a, b| order.iter().fold(Ordering::Equal, |so_far, order| so_far.then_with(|| order.compare(a, b))));
+    indices
+        .sort_by(|a, b| order.iter().fold(Ordering::Equal, |so_far, order| so_far.then_with(|| order.compare(a, b))));
     let row = |index: &IndexSummary| columns.iter().map(|column| (column.value)(index).print(unit)).collect::<Vec<_>>();
     let rows: Vec<_> = indices.iter().map(row).collect();
     if is_json {
@@ -80,6 +97,11 @@ pub(crate) async fn list_indices(State(app): State<App>, mut asked: Asked) -> Re
         return Ok(Answer::ok(rows.into_iter().map(object).collect())?.into_response());
     }
     Ok(text(align(&columns, rows, with_names)))
+}
+
+fn accepts_json_alone(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accepted.contains("json") && !accepted.contains("text/") && !accepted.contains("*/*")
 }
 
 struct Order {
@@ -184,7 +206,9 @@ mod tests {
 
     #[test]
     fn bytes_are_printed_in_the_largest_unit_that_fits() {
-        for (bytes, text) in [(0, "0b"), (208, "208b"), (1 << 10, "1kb"), (3_500, "3.4kb"), (5 << 30, "5gb"), (u64::MAX, "16383.9pb")] {
+        for (bytes, text) in
+            [(0, "0b"), (208, "208b"), (1 << 10, "1kb"), (3_500, "3.4kb"), (5 << 30, "5gb"), (u64::MAX, "16383.9pb")]
+        {
             assert_eq!(print_bytes(bytes), text);
         }
     }
@@ -196,6 +220,9 @@ mod tests {
             find_columns(&wanted).map(|found| found.iter().map(|column| column.name).collect::<Vec<_>>())
         };
         assert_eq!(names(&["i", "docs.*"]), Ok(vec!["index", "docs.count", "docs.deleted"]));
-        assert!(names(&["colour"]).is_err_and(|failure| failure.0.reason.starts_with("unknown column [colour] (known: health")));
+        assert!(
+            names(&["colour"])
+                .is_err_and(|failure| failure.0.reason.starts_with("unknown column [colour] (known: health"))
+        );
     }
 }

@@ -14,17 +14,53 @@ use crate::routes::App;
 /// Parameters that change how an answer is printed, or how a cluster works for it, but never what it says:
 /// they are taken everywhere and have no effect beyond [`super::print`].
 const WITHOUT_EFFECT: &[&str] = &[
-    "pretty", "human", "error_trace", "allow_partial_search_results", "batched_reduce_size", "ccs_minimize_roundtrips",
-    "expand_wildcards", "flat_settings", "ignore_throttled", "include_defaults", "local", "master_timeout",
-    "max_concurrent_searches", "max_concurrent_shard_requests", "pre_filter_shard_size", "preference", "realtime",
-    "refresh", "request_cache", "source_content_type", "timeout",
+    "pretty",
+    "human",
+    "error_trace",
+    "allow_partial_search_results",
+    "batched_reduce_size",
+    "ccs_minimize_roundtrips",
+    "expand_wildcards",
+    "flat_settings",
+    "ignore_throttled",
+    "include_defaults",
+    "local",
+    "master_timeout",
+    "max_concurrent_searches",
+    "max_concurrent_shard_requests",
+    "pre_filter_shard_size",
+    "preference",
+    "realtime",
+    "refresh",
+    "request_cache",
+    "source_content_type",
+    "timeout",
 ];
 
 /// Parameters that Elasticsearch knows and this store does not do.
 const NOT_SUPPORTED: &[&str] = &[
-    "analyze_wildcard", "analyzer", "docvalue_fields", "explain", "filter_path", "force_synthetic_source", "lenient",
-    "min_score", "routing", "scroll", "search_type", "seq_no_primary_term", "stats", "stored_fields", "suggest_field",
-    "suggest_mode", "suggest_size", "suggest_text", "terminate_after", "track_scores", "typed_keys", "version",
+    "analyze_wildcard",
+    "analyzer",
+    "docvalue_fields",
+    "explain",
+    "filter_path",
+    "force_synthetic_source",
+    "lenient",
+    "min_score",
+    "routing",
+    "scroll",
+    "search_type",
+    "seq_no_primary_term",
+    "stats",
+    "stored_fields",
+    "suggest_field",
+    "suggest_mode",
+    "suggest_size",
+    "suggest_text",
+    "terminate_after",
+    "track_scores",
+    "typed_keys",
+    "version",
 ];
 
 /// A request, read.
@@ -99,7 +135,10 @@ impl Parameters {
     pub(crate) fn finish(mut self) -> Result<(), Failure> {
         self.values.retain(|name, _| !WITHOUT_EFFECT.contains(&name.as_str()));
         if let Some(name) = self.values.keys().find(|name| NOT_SUPPORTED.contains(&name.as_str())) {
-            return Err(Failure::argument(format!("request [{}] has parameter [{name}], which is not supported", self.path)));
+            return Err(Failure::argument(format!(
+                "request [{}] has parameter [{name}], which is not supported",
+                self.path
+            )));
         }
         if self.values.is_empty() {
             return Ok(());

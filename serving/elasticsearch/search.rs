@@ -230,7 +230,14 @@ fn choice_of_header(header: Map<String, Value>, default: Option<String>) -> Resu
             ("ignore_unavailable", Value::Bool(value)) => ignore_unavailable = value,
             ("search_type", Value::String(kind)) if kind == "query_then_fetch" => {}
             ("allow_no_indices", Value::Bool(true)) => {}
-            ("allow_partial_search_results" | "ccs_minimize_roundtrips" | "expand_wildcards" | "preference" | "request_cache", _) => {}
+            (
+                "allow_partial_search_results"
+                | "ccs_minimize_roundtrips"
+                | "expand_wildcards"
+                | "preference"
+                | "request_cache",
+                _,
+            ) => {}
             _ => return Err(wrong_header(&key)),
         }
     }

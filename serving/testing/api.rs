@@ -35,7 +35,8 @@ async fn an_error_after_the_first_row_cuts_an_array_and_ends_lines() {
     let array = send(running.http("POST", "/api/sql").body("late error")).await;
     assert_eq!(array.status().as_u16(), 200);
     array.bytes().await.expect_err("the answer is cut, so that nobody takes it for complete");
-    let lines = send(running.http("POST", "/api/sql").header("accept", "application/x-ndjson").body("late error")).await;
+    let lines =
+        send(running.http("POST", "/api/sql").header("accept", "application/x-ndjson").body("late error")).await;
     let text = lines.text().await.expect("all lines");
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     let message = "failed to read `silver.github`: a bad page";

@@ -26,7 +26,8 @@ async fn the_query_string_becomes_the_body_of_the_search() {
     let response = send(running.elasticsearch("POST", path).body(r#"{"query": {"match_all": {}}, "aggs": {}}"#)).await;
     assert_eq!(response.status().as_u16(), 200);
     assert!(response.text().await.unwrap().starts_with("{\n  \""), "pretty has a line for each key");
-    let query = json!({"query_string": {"query": "type:PushEvent", "default_operator": "and", "default_field": "title"}});
+    let query =
+        json!({"query_string": {"query": "type:PushEvent", "default_operator": "and", "default_field": "title"}});
     let request = json!({
         "query": query, "aggs": {}, "from": 2, "size": 3, "sort": [{"event_time": {"order": "desc"}}, "id"],
         "_source": ["type", "id"], "track_total_hits": 100,
@@ -50,8 +51,12 @@ async fn a_packed_body_is_read() {
     let request = running.elasticsearch("POST", "/_search").header("content-encoding", "gzip");
     assert_eq!(send(request.body(encoder.finish().unwrap())).await.status().as_u16(), 200);
     assert_eq!(running.hot.last_asked().1, json!({"size": 1}));
-    let (status, body) = answer(running.elasticsearch("POST", "/_search").header("content-encoding", "br").body("x")).await;
-    assert_eq!((status, &body["error"]["reason"]), (415, &json!("Content-Encoding [br] is not supported (known: gzip)")));
+    let (status, body) =
+        answer(running.elasticsearch("POST", "/_search").header("content-encoding", "br").body("x")).await;
+    assert_eq!(
+        (status, &body["error"]["reason"]),
+        (415, &json!("Content-Encoding [br] is not supported (known: gzip)"))
+    );
 }
 
 async fn expect_error(running: &Running, method: &str, path: &str, body: &str, status: u16, kind: &str, reason: &str) {
@@ -60,7 +65,11 @@ async fn expect_error(running: &Running, method: &str, path: &str, body: &str, s
     assert_eq!(response.status().as_u16(), status, "{method} {path}");
     let found: Value = response.json().await.unwrap();
     assert_eq!(found["status"], status, "{method} {path}");
-    assert_eq!(found["error"]["root_cause"][0], json!({"type": kind, "reason": found["error"]["reason"]}), "{method} {path}");
+    assert_eq!(
+        found["error"]["root_cause"][0],
+        json!({"type": kind, "reason": found["error"]["reason"]}),
+        "{method} {path}"
+    );
     assert_eq!(found["error"]["type"], kind, "{method} {path}");
     let text = found["error"]["reason"].as_str().unwrap();
     assert!(text.contains(reason), "{method} {path} said {text}");
@@ -83,7 +92,14 @@ async fn every_refusal_has_elasticsearchs_shape_and_names_the_part() {
         ("POST", "/_search", "[1]", 400, "parse_exception", "must be a JSON object"),
         ("GET", "/missing/_search", "", 404, "index_not_found_exception", "no such index [missing]"),
         ("GET", "/_search", r#"{"query": {"broken": true}}"#, 500, "io_exception", "the disk is gone"),
-        ("GET", "/none-*/_search?allow_no_indices=false", "", 404, "index_not_found_exception", "no such index [none-*]"),
+        (
+            "GET",
+            "/none-*/_search?allow_no_indices=false",
+            "",
+            404,
+            "index_not_found_exception",
+            "no such index [none-*]",
+        ),
         ("GET", "/github/_source/nothing", "", 404, "resource_not_found_exception", "[github]/[nothing]"),
         ("PUT", "/github/_doc/1", "{}", 405, write, filled),
         ("POST", "/github/_doc", "{}", 405, write, filled),
@@ -91,7 +107,14 @@ async fn every_refusal_has_elasticsearchs_shape_and_names_the_part() {
         ("DELETE", "/github", "", 405, write, filled),
         ("GET", "/_nodes", "", 400, argument, "no handler found for uri [/_nodes] and method [GET]"),
         ("GET", "/a/b/c/d", "", 400, argument, "no handler found for uri [/a/b/c/d]"),
-        ("POST", "/_cluster/health", "", 400, argument, "no handler found for uri [/_cluster/health] and method [POST]"),
+        (
+            "POST",
+            "/_cluster/health",
+            "",
+            400,
+            argument,
+            "no handler found for uri [/_cluster/health] and method [POST]",
+        ),
         ("GET", "/_cat/indices?h=colour", "", 400, argument, "unknown column [colour]"),
         ("GET", "/_cat/indices?format=yaml", "", 400, argument, "[format] is [yaml]"),
         ("GET", "/_cat/indices?bytes=nibble", "", 400, argument, "[bytes] is [nibble]"),
@@ -118,7 +141,8 @@ async fn indices_that_are_not_there_are_left_out_where_the_client_says_so() {
 #[tokio::test]
 async fn many_searches_have_their_answers_and_errors_in_their_places() {
     let running = start(loopback()).await;
-    let lines = "{\"index\":[\"a\",\"b\"],\"preference\":\"x\"}\n{\"size\":1}\n{\"index\":\"missing\"}\n{}\n{}\n{\"size\":2}";
+    let lines =
+        "{\"index\":[\"a\",\"b\"],\"preference\":\"x\"}\n{\"size\":1}\n{\"index\":\"missing\"}\n{}\n{}\n{\"size\":2}";
     let (status, body) = answer(running.elasticsearch("POST", "/github/_msearch").body(lines)).await;
     assert_eq!(status, 200);
     let statuses: Vec<_> = body["responses"].as_array().unwrap().iter().map(|one| one["status"].as_u64()).collect();
@@ -165,9 +189,14 @@ async fn the_table_of_indices_follows_its_parameters() {
          github-2026.11.22         18     32.2kb\n\
          github-2026.11.21         19     30.7kb\n"
     );
-    assert_eq!(table("/_cat/indices/github-*?h=i,ss&bytes=b&s=dc").await, "github-2026.11.22 33000\ngithub-2026.11.21 31500\n");
+    assert_eq!(
+        table("/_cat/indices/github-*?h=i,ss&bytes=b&s=dc").await,
+        "github-2026.11.22 33000\ngithub-2026.11.21 31500\n"
+    );
     let rows: Value = serde_json::from_str(&table("/_cat/indices?format=json&h=index,health").await).unwrap();
     assert_eq!(rows[1], json!({"index": "github-2026.11.22", "health": "green"}));
+    let (_, rows) = answer(running.elasticsearch("GET", "/_cat/indices?h=pri").header("accept", CLIENT_TYPE)).await;
+    assert_eq!(rows, json!([{"pri": "1"}, {"pri": "1"}]));
     assert!(table("/_cat/indices").await.starts_with("green open github-2026.11.21 "));
     assert_eq!(table("/_cat/indices/none-*").await, "");
     assert!(table("/_cat/indices?help").await.contains("docs.count | dc | available docs\n"));

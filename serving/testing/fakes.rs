@@ -7,8 +7,8 @@ use arrow::array::{ArrayRef, Int64Array};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use contract::{
-    ColdStore, Coverage, Day, Error, Expired, HotStore, IdPlace, IndexSummary, Offset, OffsetRange, Partition, Positions,
-    Result, RowStream, Rows, SearchError, SourceId, Store, TableStream, Timestamp,
+    ColdStore, Coverage, Day, Error, Expired, HotStore, IdPlace, IndexSummary, Offset, OffsetRange, Partition,
+    Positions, Result, RowStream, Rows, SearchError, SourceId, Store, TableStream, Timestamp,
 };
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -101,7 +101,8 @@ impl HotStore for FakeHot {
         Ok(json!({"github-2026.11.22": {"mappings": {"properties": {"type": {"type": "keyword"}}}}}))
     }
     async fn indices(&self, pattern: &str) -> Result<Vec<IndexSummary>, SearchError> {
-        let index = |day: u64| IndexSummary { name: format!("github-2026.11.{day}"), rows: 40 - day, bytes: 1_500 * day };
+        let index =
+            |day: u64| IndexSummary { name: format!("github-2026.11.{day}"), rows: 40 - day, bytes: 1_500 * day };
         match pattern {
             "missing" | "none-*" => Ok(Vec::new()),
             _ => Ok(vec![index(21), index(22)]),

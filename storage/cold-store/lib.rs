@@ -46,6 +46,8 @@ mod scan;
 mod settings;
 mod store;
 mod table;
+#[cfg(test)]
+mod tests;
 mod vacuum;
 
 pub use layout::coverage_schema;

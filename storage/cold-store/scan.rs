@@ -19,7 +19,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
@@ -46,7 +46,8 @@ impl Scan {
         let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(files.clone()) };
         let schema = DFSchema::try_from(self.layout.schema.clone())?;
         let filter = state.create_physical_expr(filter, &schema)?;
-        let Ok(predicate) = PruningPredicate::try_new(filter, self.layout.schema.clone()) else {
+        let predicate = PruningPredicateBuilder::new().with_file_schema(self.layout.schema.clone());
+        let Ok(predicate) = predicate.try_build(filter) else {
             // A filter that says nothing about bounds; it is applied to the rows.
             return Ok(files.clone());
         };

@@ -1,0 +1,248 @@
+//! A log and stores in memory, for this crate's tests: they keep their promises and can be told to fail.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, TimestampMicrosecondType};
+use async_trait::async_trait;
+use contract::*;
+use futures::StreamExt;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+pub(crate) const SOURCE: SourceId = SourceId("made");
+
+pub(crate) static SCHEMA: RowSchema = RowSchema {
+    source: SOURCE,
+    columns: &[Column { name: "text", kind: Kind::Text, search: Search::Words, doc: "The body." }],
+};
+
+/// Takes the body as text; refuses what starts with `bad`, panics at `panic`.
+pub(crate) struct TextProcessor;
+
+impl Processor for TextProcessor {
+    fn process(&self, record: &RawRecord, row: &mut RowBuilder) -> Result<(), Reject> {
+        let text = String::from_utf8_lossy(&record.body);
+        if text.starts_with("bad") {
+            return Err(Reject::new("made", "it is bad"));
+        }
+        row.text(SCHEMA.place("text"), &text);
+        assert!(!text.starts_with("panic"), "told to");
+        Ok(())
+    }
+}
+
+pub(crate) fn record(id: &str, day: i32, body: &str) -> RawRecord {
+    let time = Day(day).start();
+    RawRecord { id: id.into(), event_time: time, fetched_at: time, body: body.to_owned().into() }
+}
+
+#[derive(Default)]
+pub(crate) struct MemoryLog {
+    records: Mutex<Vec<LogRecord>>,
+    released: Mutex<Positions>,
+    more: Notify,
+}
+
+impl MemoryLog {
+    pub(crate) fn with(records: impl IntoIterator<Item = RawRecord>) -> Arc<Self> {
+        let log = Self::default();
+        log.add(records);
+        Arc::new(log)
+    }
+
+    /// All into partition 0.
+    pub(crate) fn add(&self, records: impl IntoIterator<Item = RawRecord>) {
+        let mut logged = self.records.lock().unwrap();
+        for record in records {
+            let offset = logged.len() as Offset;
+            logged.push(LogRecord { partition: 0, offset, appended_at: record.fetched_at, record });
+        }
+        self.more.notify_waiters();
+    }
+
+    pub(crate) fn released(&self) -> Positions {
+        self.released.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Log for MemoryLog {
+    async fn append(&self, harvest: &Harvest) -> Result<Appended> {
+        self.add(harvest.records.clone());
+        Ok(Appended::default())
+    }
+    async fn cursor(&self, _: &CollectorId) -> Result<Option<Cursor>> {
+        Ok(None)
+    }
+    async fn cursors(&self, _: &str) -> Result<Vec<(CollectorId, Cursor)>> {
+        Ok(Vec::new())
+    }
+    async fn read(&self, _: &Topic, from: &Positions, _: usize, wait: Duration) -> Result<Batch> {
+        let at = from.of(0);
+        let read = || self.records.lock().unwrap().iter().skip(at as usize).take(3).cloned().collect::<Vec<_>>();
+        let mut records = read();
+        if records.is_empty() {
+            let more = tokio::time::timeout(wait, self.more.notified()).await;
+            records = if more.is_ok() { read() } else { records };
+        }
+        let next = Positions([(0, at + records.len() as Offset)].into());
+        Ok(Batch { records, next, lost: Vec::new() })
+    }
+    async fn extents(&self) -> Result<BTreeMap<Topic, Extent>> {
+        let end = self.records.lock().unwrap().len() as Offset;
+        let extent = Extent { partitions: vec![PartitionExtent { start: 0, end, bytes: 0 }] };
+        Ok([(Topic::raw(SOURCE), extent)].into())
+    }
+    async fn release(&self, _: &Topic, positions: &Positions) -> Result<()> {
+        *self.released.lock().unwrap() = positions.clone();
+        Ok(())
+    }
+}
+
+/// Either store: rows by offset, those that are only written apart.
+pub(crate) struct MemoryStore {
+    name: &'static str,
+    state: Mutex<State>,
+    pub(crate) errors: Mutex<VecDeque<Error>>,
+}
+
+#[derive(Default)]
+struct State {
+    written: Vec<(Offset, String, Day, String)>,
+    written_to: Offset,
+    committed: Vec<(Offset, String, Day, String)>,
+    committed_to: Offset,
+    dead: u64,
+}
+
+impl MemoryStore {
+    pub(crate) fn new(name: &'static str) -> Arc<Self> {
+        Arc::new(Self { name, state: Mutex::default(), errors: Mutex::default() })
+    }
+
+    /// Offset and text of every committed row.
+    pub(crate) fn rows(&self) -> Vec<(Offset, String)> {
+        self.state.lock().unwrap().committed.iter().map(|(offset, _, _, text)| (*offset, text.clone())).collect()
+    }
+
+    pub(crate) fn dead(&self) -> u64 {
+        self.state.lock().unwrap().dead
+    }
+
+    /// What a crash leaves.
+    pub(crate) fn crash(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.written.clear();
+        state.written_to = state.committed_to;
+    }
+
+    fn fail(&self) -> Result<()> {
+        self.errors.lock().unwrap().pop_front().map_or(Ok(()), Err)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+    async fn write(&self, rows: &Rows) -> Result<()> {
+        self.fail()?;
+        let mut state = self.state.lock().unwrap();
+        let next = Positions([(0, state.written_to)].into());
+        assert_eq!(rows.span.gap_after(&next), None, "a span leaves a gap");
+        let silver = drop_below(&rows.silver, &next);
+        for (row, (_, offset)) in crate::rebuild::places(&silver).enumerate() {
+            let text = |column: usize| silver.column(column).as_string::<i32>().value(row).to_owned();
+            let time = silver.column(3).as_primitive::<TimestampMicrosecondType>().value(row);
+            state.written.push((offset, text(2), Timestamp(time).day(), text(5)));
+        }
+        state.dead += drop_below(&rows.dead_letters, &next).num_rows() as u64;
+        state.written_to = state.written_to.max(rows.span.next().of(0));
+        Ok(())
+    }
+    async fn commit(&self, _: SourceId) -> Result<Positions> {
+        self.fail()?;
+        let mut state = self.state.lock().unwrap();
+        let written = std::mem::take(&mut state.written);
+        state.committed.extend(written);
+        state.committed_to = state.written_to;
+        Ok(Positions([(0, state.committed_to)].into()))
+    }
+    async fn committed(&self, _: SourceId) -> Result<Positions> {
+        Ok(Positions([(0, self.state.lock().unwrap().committed_to)].into()))
+    }
+}
+
+const NOT_ASKED: &str = "no test of this crate asks it";
+
+#[async_trait]
+impl HotStore for MemoryStore {
+    async fn search(&self, _: &str, _: &Value) -> Result<Value, SearchError> {
+        unreachable!("{NOT_ASKED}")
+    }
+    async fn count(&self, _: &str, _: &Value) -> Result<Value, SearchError> {
+        unreachable!("{NOT_ASKED}")
+    }
+    async fn mapping(&self, _: &str) -> Result<Value, SearchError> {
+        unreachable!("{NOT_ASKED}")
+    }
+    async fn indices(&self, _: &str) -> Result<Vec<IndexSummary>, SearchError> {
+        unreachable!("{NOT_ASKED}")
+    }
+    fn first_day(&self, _: Timestamp) -> Option<Day> {
+        None
+    }
+    async fn expire(&self, _: SourceId, _: Timestamp, _: &Positions) -> Result<Expired> {
+        unreachable!("{NOT_ASKED}")
+    }
+    async fn rows(&self, _: SourceId) -> Result<RowStream> {
+        unreachable!("{NOT_ASKED}")
+    }
+    async fn replace(&self, _: SourceId, _: &RecordBatch) -> Result<()> {
+        unreachable!("{NOT_ASKED}")
+    }
+    async fn remove(&self, _: SourceId, _: &[(Partition, Offset)]) -> Result<()> {
+        unreachable!("{NOT_ASKED}")
+    }
+}
+
+#[async_trait]
+impl ColdStore for MemoryStore {
+    async fn ids(&self, _: SourceId, day: Day) -> Result<TableStream> {
+        let state = self.state.lock().unwrap();
+        let ids: Vec<_> = state.committed.iter().filter(|row| row.2 == day).collect();
+        let fields = [("id", DataType::Utf8), ("_partition", DataType::Int64), ("_offset", DataType::Int64)];
+        let schema = Arc::new(Schema::new(fields.map(|(name, kind)| Field::new(name, kind, false)).to_vec()));
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from_iter_values(ids.iter().map(|row| &row.1))),
+            Arc::new(Int64Array::from(vec![0; ids.len()])),
+            Arc::new(Int64Array::from_iter_values(ids.iter().map(|row| row.0))),
+        ];
+        let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
+        Ok(TableStream { schema, batches: futures::stream::iter([Ok(batch)]).boxed() })
+    }
+    async fn find_ids(&self, _: SourceId, day: Day, ids: &[&str]) -> Result<Vec<IdPlace>> {
+        let state = self.state.lock().unwrap();
+        let found = state.committed.iter().filter(|row| row.2 == day && ids.contains(&row.1.as_str()));
+        Ok(found.map(|row| IdPlace { id: row.1.clone(), partition: 0, offset: row.0 }).collect())
+    }
+    async fn sql(&self, _: &str) -> Result<TableStream> {
+        unreachable!("{NOT_ASKED}")
+    }
+    async fn commit_coverage(&self, _: OffsetRange, _: &[(Offset, Coverage)]) -> Result<()> {
+        unreachable!("{NOT_ASKED}")
+    }
+    async fn coverage_committed(&self) -> Result<Positions> {
+        unreachable!("{NOT_ASKED}")
+    }
+    async fn mend(&self, _: SourceId, _: ColdTable, _: &[(Partition, Offset)], _: Option<&RecordBatch>) -> Result<()> {
+        unreachable!("{NOT_ASKED}")
+    }
+    async fn maintain(&self) -> Result<Vec<String>> {
+        unreachable!("{NOT_ASKED}")
+    }
+}
