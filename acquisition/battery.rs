@@ -18,8 +18,7 @@ fn context(records_max: usize) -> Context {
 fn fixtures(source: &Source) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(source.id.0).join("fixture");
     let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut inputs: Vec<PathBuf> =
-        paths.filter(|path| !path.to_string_lossy().ends_with(".expected.jsonl")).collect();
+    let mut inputs: Vec<PathBuf> = paths.filter(|path| !path.to_string_lossy().ends_with(".expected.jsonl")).collect();
     inputs.sort();
     assert!(!inputs.is_empty(), "`{}` has fixtures", source.id);
     inputs

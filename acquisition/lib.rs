@@ -22,6 +22,9 @@ pub use secret::Secret;
 /// Every source. The list is the overview; a test holds each to the same battery.
 pub static SOURCES: &[Source] = &[github::SOURCE];
 
+/// Collectors of one source, each with a name of its own.
+pub type Collectors = Vec<Box<dyn Collector>>;
+
 /// One source.
 pub struct Source {
     /// Its name, which is also that of its folder, topic and tables.
@@ -31,7 +34,7 @@ pub struct Source {
     /// Makes rows of its records.
     pub processor: &'static dyn Processor,
     /// The collectors that poll it, as set; `Change` when a setting is wrong.
-    pub collectors: fn(&Settings, &Context) -> Result<Vec<Box<dyn Collector>>>,
+    pub collectors: fn(&Settings, &Context) -> Result<Collectors>,
     /// Opens one of its files for a backfill; blocks for as long as reading the file once takes.
     pub open_file: fn(&Path, &Context) -> Result<OpenFile>,
     /// The sample that ships with the program, its times moved so that the newest is now.

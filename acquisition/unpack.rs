@@ -86,12 +86,11 @@ impl Unpacked {
         let is_skippable_zstd = matches!(head.get(..4), Some([0x50..=0x5f, 0x2a, 0x4d, 0x18]));
         let is_zstd = head.starts_with(ZSTD_MAGIC) || is_skippable_zstd;
         let mut repaired = false;
-        if is_named_gzip && !is_gzip && !is_zstd && !looks_like_json(&head) {
-            if let Some(good) = repair_gzip_header(&head) {
-                head = good;
-                repaired = true;
-                remark = Some("the gzip header is damaged; read as if it were whole".to_owned());
-            }
+        let may_be_damaged = is_named_gzip && !is_gzip && !is_zstd && !looks_like_json(&head);
+        if may_be_damaged && let Some(good) = repair_gzip_header(&head) {
+            head = good;
+            repaired = true;
+            remark = Some("the gzip header is damaged; read as if it were whole".to_owned());
         }
         let whole: Box<dyn Read + Send> = Box::new(Cursor::new(head).chain(source));
         let input = BufReader::with_capacity(HEAD_BYTES, whole);
@@ -177,8 +176,7 @@ impl Utf16 {
         loop {
             let from = out.len();
             out.resize(from + READ_BYTES_MAX, 0);
-            let (result, read, written, had_errors) =
-                self.decoder.decode_to_utf8(&self.raw, &mut out[from..], is_last);
+            let (result, read, written, had_errors) = self.decoder.decode_to_utf8(&self.raw, &mut out[from..], is_last);
             out.truncate(from + written);
             self.had_errors |= had_errors;
             bytes::Buf::advance(&mut self.raw, read);
@@ -292,11 +290,12 @@ impl Gzip {
                 Ok(true)
             }
             Ok(false) => {
-                *damage = Some(format!("bytes after gzip member {} are no gzip; they were left out", self.members));
+                let found = format!("bytes after gzip member {} are no gzip and were left out", self.members);
+                damage.get_or_insert(found);
                 Ok(false)
             }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                *damage = Some("the gzip stream ends early".to_owned());
+                damage.get_or_insert("the gzip stream ends early".to_owned());
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -329,29 +328,43 @@ impl Gzip {
         };
         out.truncate(from + written);
         self.crc.update(&out[from..]);
-        let outcome = match outcome {
-            None if !self.in_member => self.check_trailer()?,
-            other => other,
-        };
-        if outcome.is_some() {
-            *damage = outcome;
-            self.ended = true;
+        match outcome {
+            Some(found) => {
+                damage.get_or_insert(found);
+                self.ended = true;
+            }
+            None if !self.in_member => self.check_trailer(damage)?,
+            None => {}
         }
         Ok(written > 0)
     }
 
-    fn check_trailer(&mut self) -> io::Result<Option<String>> {
+    /// Compares the member with its checksum; where that fails, a further member is still read.
+    fn check_trailer(&mut self, damage: &mut Option<String>) -> io::Result<()> {
         let mut trailer = [0; 8];
         match self.input.read_exact(&mut trailer) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Ok(Some("the gzip stream ends early, in its checksum".to_owned()));
+                damage.get_or_insert("the gzip stream ends early, in its checksum".to_owned());
+                self.ended = true;
+                return Ok(());
             }
             other => other?,
         }
         let [a, b, c, d, e, f, g, h] = trailer;
-        let is_whole = u32::from_le_bytes([a, b, c, d]) == self.crc.sum()
-            && u32::from_le_bytes([e, f, g, h]) == self.crc.amount();
-        Ok((!is_whole).then(|| "the gzip checksum does not fit: some of it may be wrong".to_owned()))
+        let is_whole =
+            u32::from_le_bytes([a, b, c, d]) == self.crc.sum() && u32::from_le_bytes([e, f, g, h]) == self.crc.amount();
+        if is_whole {
+            return Ok(());
+        }
+        let next = self.input.fill_buf()?.first();
+        if next.is_none_or(|&byte| byte == GZIP_MAGIC[0]) {
+            damage.get_or_insert("the gzip checksum does not fit: some of it may be wrong".to_owned());
+        } else {
+            // A damaged stream may look as if it ended here.
+            damage.get_or_insert("the gzip stream is damaged".to_owned());
+            self.ended = true;
+        }
+        Ok(())
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use contract::{Appended, Collector, CoverageKind, Cursor, Harvest, Log, Remedy, Result, metric};
+use contract::{Appended, Collector, CoverageKind, Cursor, Harvest, Remedy, Result, metric};
 use contract::{Clock, Error};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+use crate::retry::until_done;
+use crate::{Engines, Troubles};
 
 /// The longest wait after failed polls; a source that is back is asked within this time.
 const BACKOFF_MAX: Duration = Duration::from_secs(15 * 60);
@@ -27,27 +30,27 @@ pub struct Collected {
 /// Of the collector or the log, where trying again cannot mend them.
 pub async fn collect(
     collector: &mut dyn Collector,
-    log: &dyn Log,
-    clock: &dyn Clock,
+    engines: &Engines,
     stop: &CancellationToken,
     mut heard: impl FnMut(&Harvest, &Appended),
 ) -> Result<Collected> {
     let id = collector.id();
+    let Engines { log, clock, troubles, .. } = engines;
     let mut cursor = log.cursor(&id).await?.unwrap_or_default();
     let mut collected = Collected::default();
-    let mut next = poll(collector, &cursor, stop).await?;
+    let mut next = poll(collector, &cursor, troubles, stop).await?;
     while let Some(harvest) = next.take() {
         let wait = harvest.poll_again_in;
         // A file's next harvest is read and unpacked while this one is being synced to disk.
         let ahead = async {
             match wait {
-                Some(Duration::ZERO) => poll(collector, &harvest.cursor, stop).await,
+                Some(Duration::ZERO) => poll(collector, &harvest.cursor, troubles, stop).await,
                 _ => Ok(None),
             }
         };
-        let (appended, ahead) = tokio::join!(append(log, &harvest, &cursor, stop), ahead);
+        let (appended, ahead) = tokio::join!(append(engines, &harvest, &cursor, stop), ahead);
         let Some(appended) = appended? else { break };
-        note(&harvest, clock);
+        note(&harvest, &**clock);
         heard(&harvest, &appended);
         collected.records += harvest.records.len() as u64;
         collected.bytes += harvest.records.iter().map(|record| record.body.len() as u64).sum::<u64>();
@@ -57,7 +60,7 @@ pub async fn collect(
             Some(Duration::ZERO) => ahead?,
             Some(wait) => {
                 tokio::select! {
-                    () = tokio::time::sleep(wait) => poll(collector, &cursor, stop).await?,
+                    () = tokio::time::sleep(wait) => poll(collector, &cursor, troubles, stop).await?,
                     () = stop.cancelled() => None,
                 }
             }
@@ -67,7 +70,12 @@ pub async fn collect(
 }
 
 /// One harvest, after as many tries as it takes; none when stopped.
-async fn poll(collector: &mut dyn Collector, cursor: &Cursor, stop: &CancellationToken) -> Result<Option<Harvest>> {
+async fn poll(
+    collector: &mut dyn Collector,
+    cursor: &Cursor,
+    troubles: &Troubles,
+    stop: &CancellationToken,
+) -> Result<Option<Harvest>> {
     let id = collector.id();
     let source = id.0.split('/').next().unwrap_or_default().to_owned();
     let mut backoff = BACKOFF_FIRST;
@@ -81,6 +89,7 @@ async fn poll(collector: &mut dyn Collector, cursor: &Cursor, stop: &Cancellatio
         let error = match polled {
             Ok(harvest) => {
                 if failures > 0 {
+                    troubles.clear(&id.0);
                     info!(collector = %id, failures, "`{id}` answers again");
                 }
                 return Ok(Some(harvest));
@@ -94,7 +103,8 @@ async fn poll(collector: &mut dyn Collector, cursor: &Cursor, stop: &Cancellatio
             Remedy::Change | Remedy::Stop => return Err(error),
         };
         failures += 1;
-        warn!(collector = %id, failures, wait_ms = wait.as_millis() as u64, "`{id}` {error}; asking again");
+        troubles.note(&id.0, &error);
+        warn!(collector = %id, failures, wait_ms = wait.as_millis() as u64, "`{id}`: {error}; asking again");
         tokio::select! {
             () = tokio::time::sleep(wait) => backoff = (backoff * 2).min(BACKOFF_MAX),
             () = stop.cancelled() => return Ok(None),
@@ -104,7 +114,7 @@ async fn poll(collector: &mut dyn Collector, cursor: &Cursor, stop: &Cancellatio
 
 /// What was appended; none when stopped while the log took nothing.
 async fn append(
-    log: &dyn Log,
+    engines: &Engines,
     harvest: &Harvest,
     before: &Cursor,
     stop: &CancellationToken,
@@ -113,7 +123,7 @@ async fn append(
     if nothing_new {
         return Ok(Some(Appended::default()));
     }
-    let appended = crate::retry::until_done("the log", stop, || log.append(harvest)).await;
+    let appended = until_done("log", &engines.troubles, stop, || engines.log.append(harvest)).await;
     match appended {
         Ok(appended) => Ok(Some(appended)),
         Err(error) if stop.is_cancelled() && error.remedy() != Remedy::Stop => Ok(None),

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use contract::{ColdStore, Coverage, Error, Log, OffsetRange, Result, Topic};
+use contract::{Coverage, Error, OffsetRange, Result, Topic};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use crate::Engines;
 use crate::retry::until_done;
 
 /// Lines of the ledger are gathered this long, so that a table of small facts stays one of few files.
@@ -17,9 +18,9 @@ const BYTES_MAX: usize = 1 << 20;
 ///
 /// # Errors
 /// When the log or the table cannot go on.
-pub async fn run_coverage(log: &dyn Log, cold: &dyn ColdStore, stop: &CancellationToken) -> Result<()> {
+pub async fn run_coverage(engines: &Engines, stop: &CancellationToken) -> Result<()> {
     loop {
-        while bring(log, cold, stop).await? {}
+        while bring(engines, stop).await? {}
         if stop.is_cancelled() {
             return Ok(());
         }
@@ -31,7 +32,8 @@ pub async fn run_coverage(log: &dyn Log, cold: &dyn ColdStore, stop: &Cancellati
 }
 
 /// Commits what the log has; whether there was something.
-async fn bring(log: &dyn Log, cold: &dyn ColdStore, stop: &CancellationToken) -> Result<bool> {
+async fn bring(engines: &Engines, stop: &CancellationToken) -> Result<bool> {
+    let Engines { log, cold, troubles, .. } = engines;
     let topic = Topic::coverage();
     let mut at = cold.coverage_committed().await?;
     at.0.entry(0).or_insert(0);
@@ -49,7 +51,7 @@ async fn bring(log: &dyn Log, cold: &dyn ColdStore, stop: &CancellationToken) ->
             Err(cause) => error!(offset = record.offset, "a line of `{topic}` is no coverage: {cause}"),
         }
     }
-    until_done("`cold`", stop, || cold.commit_coverage(range, &lines)).await?;
+    until_done("coverage cold", troubles, stop, || cold.commit_coverage(range, &lines)).await?;
     log.release(&topic, &batch.next).await.map_err(|cause| Error::stop("release coverage").because(cause))?;
     Ok(true)
 }

@@ -23,6 +23,7 @@ mod pipeline;
 mod rebuild;
 mod retry;
 mod store_loop;
+mod troubles;
 pub mod verify;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub use collect::{Collected, collect};
 pub use coverage::run_coverage;
 pub use pipeline::{Flush, Pipeline, PipelineHandle};
 pub use store_loop::CommitPolicy;
+pub use troubles::Troubles;
 
 /// How often each store commits, and how often the janitor looks.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -88,6 +90,8 @@ pub struct Engines {
     pub cold: Arc<dyn ColdStore>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// What is being tried again at the moment.
+    pub troubles: Arc<Troubles>,
 }
 
 /// What makes rows of a source's records.

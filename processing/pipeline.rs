@@ -103,6 +103,7 @@ impl Pipeline {
             builder: RowsBuilder::new(self.recipe.schema),
             hot: hot.clone(),
             cold: cold.clone(),
+            released: None,
             pipeline: self,
             stop,
         };
@@ -120,7 +121,8 @@ impl Pipeline {
         let (sender, receiver) = mpsc::channel(limits::QUEUED_BATCHES_MAX);
         let source = self.recipe.schema.source;
         let clock = self.engines.clock.clone();
-        let store_loop = StoreLoop { store, source, policy, clock, stop: stop.clone(), committed };
+        let troubles = self.engines.troubles.clone();
+        let store_loop = StoreLoop { store, source, policy, clock, troubles, stop: stop.clone(), committed };
         StoreEnd { queue: sender, running: tokio::spawn(store_loop.run(receiver)) }
     }
 }
@@ -170,6 +172,7 @@ struct Reader {
     builder: RowsBuilder,
     hot: watch::Receiver<Positions>,
     cold: watch::Receiver<Positions>,
+    released: Option<Positions>,
     stop: CancellationToken,
 }
 
@@ -187,7 +190,7 @@ impl Reader {
         loops: &Loops,
         mut flushes: mpsc::Receiver<Flush>,
     ) -> Result<()> {
-        let log = self.pipeline.engines.log.clone();
+        let (log, troubles) = (self.pipeline.engines.log.clone(), self.pipeline.engines.troubles.clone());
         let extent = log.extents().await?.remove(&self.topic).unwrap_or_default();
         let mut at = Positions(extent.end().0.keys().map(|&partition| (partition, from.of(partition))).collect());
         let mut asked: Vec<Flush> = Vec::new();
@@ -202,7 +205,7 @@ impl Reader {
                     flush.done.send(()).unwrap_or_default();
                 }
             }
-            let batch = until_done("the log", &self.stop, || {
+            let batch = until_done("log", &troubles, &self.stop, || {
                 log.read(&self.topic, &at, self.pipeline.batch_bytes_max, READ_WAIT)
             });
             let batch = batch.await?;
@@ -227,10 +230,12 @@ impl Reader {
         }
         self.known.committed(&self.cold.borrow());
         let cold = self.pipeline.engines.cold.clone();
-        let mut retry = Retry::new("`cold`", &self.stop);
+        let (what, troubles) = (format!("{} ids", self.topic), self.pipeline.engines.troubles.clone());
+        let mut retry = Retry::new(&what, &troubles, &self.stop);
         while let Err(error) = self.known.prepare(&*cold, &batch.records).await {
             retry.pause(error).await?;
         }
+        retry.succeeded();
         let span = span_between(self.pipeline.recipe.schema.source, from, &batch.next);
         // Parsing is CPU work of some tens of milliseconds; other tasks go on on other threads.
         Ok(tokio::task::block_in_place(|| self.make_rows(&batch, span)))
@@ -259,17 +264,17 @@ impl Reader {
         rows
     }
 
-    /// Tells the log what both stores have, and the world how far behind they are.
+    /// Tells the log what both stores have.
     async fn release(&mut self) {
-        if !(self.hot.has_changed().unwrap_or(false) || self.cold.has_changed().unwrap_or(false)) {
+        let both = self.hot.borrow().min(&self.cold.borrow());
+        if self.released.as_ref() == Some(&both) {
             return;
         }
-        let hot = self.hot.borrow_and_update().clone();
-        let cold = self.cold.borrow_and_update().clone();
         let log = &self.pipeline.engines.log;
-        if let Err(error) = log.release(&self.topic, &hot.min(&cold)).await {
+        if let Err(error) = log.release(&self.topic, &both).await {
             info!(topic = %self.topic, "`{}` keeps records longer than needed: {error}", self.topic);
         }
+        self.released = Some(both);
     }
 }
 
@@ -307,6 +312,7 @@ mod tests {
                 hot: self.hot.clone(),
                 cold: self.cold.clone(),
                 clock: Arc::new(SystemClock),
+                troubles: Arc::default(),
             };
             let recipe = Recipe { schema: &SCHEMA, processor: &TextProcessor };
             let pipeline = Pipeline { engines, recipe, hot: policy, cold: policy, batch_bytes_max: 1 };

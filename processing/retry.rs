@@ -7,6 +7,8 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::Troubles;
+
 /// The longest wait between two tries of a store; a peer that comes back is used within this time.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -14,10 +16,11 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// Calls `attempt` until it answers `Ok`, an error that trying again cannot mend, or `stop` is said.
 pub(crate) async fn until_done<'a, T>(
     what: &str,
+    troubles: &Troubles,
     stop: &CancellationToken,
     mut attempt: impl FnMut() -> BoxFuture<'a, Result<T>>,
 ) -> Result<T> {
-    let mut retry = Retry::new(what, stop);
+    let mut retry = Retry::new(what, troubles, stop);
     loop {
         match attempt().await {
             Ok(value) => {
@@ -32,6 +35,7 @@ pub(crate) async fn until_done<'a, T>(
 /// The pauses between tries: 0.1 s and then twice as long each time, up to 30 s, or as long as an error asks.
 pub(crate) struct Retry<'a> {
     what: &'a str,
+    troubles: &'a Troubles,
     stop: &'a CancellationToken,
     backoff: Duration,
     failures: u64,
@@ -39,14 +43,15 @@ pub(crate) struct Retry<'a> {
 
 impl<'a> Retry<'a> {
     /// Before the first try of `what`.
-    pub(crate) fn new(what: &'a str, stop: &'a CancellationToken) -> Self {
-        Self { what, stop, backoff: BACKOFF_FIRST, failures: 0 }
+    pub(crate) fn new(what: &'a str, troubles: &'a Troubles, stop: &'a CancellationToken) -> Self {
+        Self { what, troubles, stop, backoff: BACKOFF_FIRST, failures: 0 }
     }
 
-    /// Says so if there were failures before.
+    /// Says so, and notes it, if there were failures before.
     pub(crate) fn succeeded(&self) {
         if self.failures > 0 {
-            info!(failures = self.failures, "{} works again", self.what);
+            self.troubles.clear(self.what);
+            info!(failures = self.failures, "`{}` works again", self.what);
         }
     }
 
@@ -54,8 +59,14 @@ impl<'a> Retry<'a> {
     pub(crate) async fn pause(&mut self, error: Error) -> Result<()> {
         let Some(wait) = wait_for(&error, self.backoff) else { return Err(error) };
         self.failures += 1;
+        self.troubles.note(self.what, &error);
         if self.failures.is_power_of_two() {
-            warn!(failures = self.failures, wait_ms = wait.as_millis() as u64, "{} {error}; trying again", self.what);
+            warn!(
+                failures = self.failures,
+                wait_ms = wait.as_millis() as u64,
+                "`{}`: {error}; trying again",
+                self.what
+            );
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => self.backoff = (self.backoff * 2).min(BACKOFF_MAX),
@@ -81,14 +92,19 @@ mod tests {
     async fn a_peer_that_is_away_is_asked_again_and_a_broken_promise_is_not() {
         let mut calls = 0;
         let stop = CancellationToken::new();
-        let answer = until_done("`hot`", &stop, || {
+        let troubles = Troubles::default();
+        let answer = until_done("hot", &troubles, &stop, || {
             calls += 1;
+            assert_eq!(troubles.all().len(), usize::from(calls > 1), "a failure is a trouble until it is over");
             let answer = if calls < 5 { Err(Error::retry("reach the store")) } else { Ok(calls) };
             Box::pin(std::future::ready(answer))
         });
         assert_eq!(answer.await.expect("the fifth call succeeds"), 5);
+        assert!(troubles.all().is_empty());
 
-        let error = until_done("`hot`", &stop, || Box::pin(async { Err::<(), _>(Error::stop("fsync")) })).await;
+        let error =
+            until_done("hot", &Troubles::default(), &stop, || Box::pin(async { Err::<(), _>(Error::stop("fsync")) }))
+                .await;
         let error = error.expect_err("final");
         assert_eq!(error.remedy(), Remedy::Stop);
     }
@@ -97,8 +113,10 @@ mod tests {
     async fn stopping_ends_the_wait() {
         let stop = CancellationToken::new();
         stop.cancel();
-        let error =
-            until_done("`hot`", &stop, || Box::pin(async { Err::<(), _>(Error::retry("reach the store")) })).await;
+        let error = until_done("hot", &Troubles::default(), &stop, || {
+            Box::pin(async { Err::<(), _>(Error::retry("reach the store")) })
+        })
+        .await;
         assert!(error.is_err_and(|error| error.remedy() == Remedy::Retry));
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::Troubles;
 use crate::retry::until_done;
 
 /// When a store commits.
@@ -34,6 +35,7 @@ pub(crate) struct StoreLoop<S: ?Sized> {
     pub(crate) source: SourceId,
     pub(crate) policy: CommitPolicy,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) troubles: Arc<Troubles>,
     pub(crate) stop: CancellationToken,
     pub(crate) committed: watch::Sender<Positions>,
 }
@@ -80,14 +82,18 @@ impl<S: Store + ?Sized> StoreLoop<S> {
         }
     }
 
+    fn what(&self) -> String {
+        format!("{} {}", self.source, self.store.name())
+    }
+
     fn due(&self, pending: &Pending, queue_is_empty: bool) -> Option<Instant> {
         let interval = if queue_is_empty { self.policy.interval } else { self.policy.backlog_interval };
         pending.since.map(|since| since + interval)
     }
 
     async fn write(&self, rows: &Rows, pending: &mut Pending) -> Result<()> {
-        let what = format!("`{}`", self.store.name());
-        until_done(&what, &self.stop, || self.store.write(rows)).await?;
+        let what = self.what();
+        until_done(&what, &self.troubles, &self.stop, || self.store.write(rows)).await?;
         pending.since.get_or_insert_with(Instant::now);
         let first = rows.bronze.column(5).as_any().downcast_ref::<arrow::array::TimestampMicrosecondArray>();
         let first = first.and_then(|times| times.iter().flatten().next()).map(Timestamp);
@@ -103,8 +109,8 @@ impl<S: Store + ?Sized> StoreLoop<S> {
         }
         let labels = [self.source.0, self.store.name()];
         let started = Instant::now();
-        let what = format!("`{}`", self.store.name());
-        let next = until_done(&what, &self.stop, || self.store.commit(self.source)).await?;
+        let what = self.what();
+        let next = until_done(&what, &self.troubles, &self.stop, || self.store.commit(self.source)).await?;
         metric::COMMIT_SECONDS.observe(&labels, started.elapsed().as_secs_f64());
         metric::COMMITTED_ROWS.add(&labels, pending.rows);
         if let Some(appended) = pending.oldest_append {

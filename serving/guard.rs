@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
@@ -216,6 +216,10 @@ pub(crate) async fn read_body(headers: &HeaderMap, body: Body, bytes_max: usize)
         let reason = format!("the body has more than {bytes_max} bytes (`serving.body_bytes_max`)");
         refuse(StatusCode::PAYLOAD_TOO_LARGE, "content_too_long_exception", reason)
     };
+    // What is announced as too long is not waited for.
+    if body.size_hint().lower() > bytes_max as u64 {
+        return too_long();
+    }
     let sent = match axum::body::to_bytes(body, bytes_max).await {
         Ok(sent) => sent,
         Err(cause) if is_length_limit(&cause) => return too_long(),

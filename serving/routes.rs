@@ -95,7 +95,7 @@ pub(crate) fn router(door: Door, settings: &Settings, services: Services, slots:
             .fallback(elasticsearch::no_handler)
             .method_not_allowed_fallback(elasticsearch::no_handler)
             .layer(from_fn_with_state(guard, guard::watch))
-            .layer(from_fn(elasticsearch::print)),
+            .layer(from_fn(elasticsearch::print_answer)),
         Door::Http => router
             .fallback(api::no_handler)
             .method_not_allowed_fallback(api::no_handler)

@@ -111,7 +111,7 @@ impl Port {
                 (place, listener.accept().await)
             };
             let (place, accepted) = tokio::select! {
-                _ = stopping.wait_for(|stopping| *stopping) => break,
+                () = stopped(&mut stopping) => break,
                 Some(_) = connections.join_next() => continue,
                 next = next => next,
             };
@@ -150,7 +150,7 @@ impl Port {
             let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
-                _ = stopping.wait_for(|stopping| *stopping) => {
+                () = stopped(&mut stopping) => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -161,4 +161,10 @@ impl Port {
             }
         }
     }
+}
+
+/// Resolves after the shutdown.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // A sender that is gone has ended too; and the value itself, a lock, must not be held.
+    stopping.wait_for(|stopping| *stopping).await.map(drop).unwrap_or(());
 }

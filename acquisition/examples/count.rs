@@ -7,7 +7,8 @@ async fn main() {
     for path in std::env::args().skip(1) {
         let mut open = (source.open_file)(std::path::Path::new(&path), &Default::default()).expect("open");
         let mut cursor = Cursor::default();
-        let (mut types, mut ids, mut repos, mut rejects, mut n) = (BTreeMap::<String, u64>::new(), BTreeSet::new(), BTreeSet::new(), Vec::new(), 0);
+        let (mut types, mut ids, mut repos, mut rejects, mut n) =
+            (BTreeMap::<String, u64>::new(), BTreeSet::new(), BTreeSet::new(), Vec::new(), 0);
         loop {
             let h = open.collector.poll(&cursor).await.expect("h");
             cursor = h.cursor;
@@ -16,7 +17,12 @@ async fn main() {
                 n += 1;
                 let l = LogRecord { partition: 0, offset: n, appended_at: record.fetched_at, record };
                 if let Err(r) = rows.record(&l, source.processor) {
-                    rejects.push(format!("{}: {} | {}", r.kind, r.reason, String::from_utf8_lossy(&l.record.body[..l.record.body.len().min(80)])));
+                    rejects.push(format!(
+                        "{}: {} | {}",
+                        r.kind,
+                        r.reason,
+                        String::from_utf8_lossy(&l.record.body[..l.record.body.len().min(80)])
+                    ));
                 }
             }
             let rows = rows.finish(Span { source: source.id, ranges: vec![] });
@@ -26,11 +32,18 @@ async fn main() {
                 let v: serde_json::Value = serde_json::from_slice(&out).expect("json");
                 *types.entry(v["type"].as_str().unwrap_or("").to_owned()).or_default() += 1;
                 ids.insert(v["id"].as_str().unwrap_or("").to_owned());
-                if let Some(r) = v["repo_name"].as_str() { repos.insert(r.to_owned()); }
+                if let Some(r) = v["repo_name"].as_str() {
+                    repos.insert(r.to_owned());
+                }
             }
-            if h.poll_again_in.is_none() { break; }
+            if h.poll_again_in.is_none() {
+                break;
+            }
         }
         let notes = open.notes.lock().expect("n").clone();
-        println!("{}", serde_json::json!({"file": path, "records": n, "events": types.values().sum::<u64>(), "types": types, "distinct_ids": ids.len(), "distinct_repos": repos.len(), "rejects": rejects, "notes": notes, "skipped": open.skipped_lines.load(std::sync::atomic::Ordering::Relaxed)}));
+        println!(
+            "{}",
+            serde_json::json!({"file": path, "records": n, "events": types.values().sum::<u64>(), "types": types, "distinct_ids": ids.len(), "distinct_repos": repos.len(), "rejects": rejects, "notes": notes, "skipped": open.skipped_lines.load(std::sync::atomic::Ordering::Relaxed)})
+        );
     }
 }

@@ -161,7 +161,8 @@ mod tests {
     fn the_next_page_is_taken_from_the_same_host_only() {
         let this = Url::parse("https://api.github.com/events?per_page=100").unwrap();
         let next = |link: &str| next_page(&headers(&[("link", link)]), &this).map(String::from);
-        let link = r#"<https://api.github.com/events?page=1>; rel="prev", <https://api.github.com/events?page=3>; rel="next""#;
+        let link =
+            r#"<https://api.github.com/events?page=1>; rel="prev", <https://api.github.com/events?page=3>; rel="next""#;
         assert_eq!(next(link).as_deref(), Some("https://api.github.com/events?page=3"));
         assert_eq!(next(r#"<https://evil.example/events?page=3>; rel="next""#), None);
         assert_eq!(next(r#"<https://api.github.com/events?page=1>; rel="first""#), None);

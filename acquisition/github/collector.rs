@@ -14,8 +14,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use contract::{Collector, CollectorId, Coverage, CoverageKind, Cursor, Error, Harvest, RawRecord, Remedy, Result, Timestamp};
 use contract::metric;
+use contract::{
+    Collector, CollectorId, Coverage, CoverageKind, Cursor, Error, Harvest, RawRecord, Remedy, Result, Timestamp,
+};
 use reqwest::header::{ACCEPT, AUTHORIZATION, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Client, Proxy, Response, StatusCode, Url, redirect};
 use serde::{Deserialize, Serialize};
@@ -24,7 +26,7 @@ use super::answer::{Limits, REFUSED_WAIT, Trouble, judge, next_page, text};
 use super::framing::Framer;
 use super::schema::SCHEMA;
 use super::settings::Settings;
-use crate::Context;
+use crate::{Collectors, Context};
 
 /// Ids in a cursor: what the API serves at once, so that the next poll's pages meet one of them if they can.
 const IDS_MAX: usize = 300;
@@ -94,13 +96,14 @@ struct Visit {
 }
 
 /// The collectors of all feeds that are set.
-pub(crate) fn collectors(settings: &crate::Settings, context: &Context) -> Result<Vec<Box<dyn Collector>>> {
+pub(crate) fn collectors(settings: &crate::Settings, context: &Context) -> Result<Collectors> {
     let settings = &settings.github;
     let http = client(settings)?;
     let feed = |name: &String| -> Result<Box<dyn Collector>> {
         let url = format!("{}/{}?per_page=100", settings.base_url.trim_end_matches('/'), feed_path(name)?);
         let url = Url::parse(&url).map_err(|error| {
-            let doing = format!("use `github.base_url` = `{}` (should be as `https://api.github.com`)", settings.base_url);
+            let doing =
+                format!("use `github.base_url` = `{}` (should be as `https://api.github.com`)", settings.base_url);
             Error::change(doing).because(error)
         })?;
         Ok(Box::new(FeedCollector {
@@ -240,7 +243,7 @@ impl FeedCollector {
     async fn page(&self, url: &Url, etag: Option<&str>) -> std::result::Result<Answer, Trouble> {
         let failed = |error: reqwest::Error| {
             metric::HTTP_REQUESTS.add(&[SCHEMA.source.0, "error"], 1);
-            Trouble::Failed(Error::retry(format!("poll `{}`", self.id)).because(error.without_url()))
+            Trouble::Failed(Error::retry(format!("poll `{}`", self.id)).because(with_causes(error)))
         };
         let mut request = self.http.get(url.clone());
         if let Some(etag) = etag {
@@ -270,7 +273,7 @@ impl FeedCollector {
         loop {
             let chunk = response.chunk().await.map_err(|error| {
                 metric::HTTP_REQUESTS.add(&[SCHEMA.source.0, "error"], 1);
-                Trouble::Failed(Error::retry(format!("poll `{}`", self.id)).because(error.without_url()))
+                Trouble::Failed(Error::retry(format!("poll `{}`", self.id)).because(with_causes(error)))
             })?;
             let Some(chunk) = chunk else { return Ok(framer) };
             if (framer.buffer().len() + chunk.len()) as u64 > bytes_max {
@@ -283,16 +286,22 @@ impl FeedCollector {
     }
 
     /// The events of a page, if it is one.
-    fn read(&self, status: StatusCode, limits: &Limits, mut framer: Framer) -> std::result::Result<Vec<RawRecord>, Trouble> {
+    fn read(
+        &self,
+        status: StatusCode,
+        limits: &Limits,
+        mut framer: Framer,
+    ) -> std::result::Result<Vec<RawRecord>, Trouble> {
         let doing = format!("poll `{}`", self.id);
-        let start = &framer.buffer()[..framer.buffer().len().min(1024)];
-        let said = String::from_utf8_lossy(start).trim().to_owned();
+        let body = framer.buffer();
+        let said = String::from_utf8_lossy(&body[..body.len().min(1024)]).trim().to_owned();
         judge(status, limits, &said, &doing)?;
         let mut pieces = Vec::new();
         framer.pull(true, &mut pieces);
         if !said.starts_with('[') || framer.is_in_list() {
             let start: String = said.chars().take(40).collect();
-            let error = Error::retry(format!("{doing}: the answer is no whole list of events, it starts with `{start}`"));
+            let error =
+                Error::retry(format!("{doing}: the answer is no whole list of events, it starts with `{start}`"));
             return Err(Trouble::Failed(error));
         }
         let now = self.context.clock.now();
@@ -314,7 +323,8 @@ impl FeedCollector {
         let records = visit.records.len() as u64;
         let pages = visit.pages;
         let end = Timestamp(newest.0.saturating_add(1));
-        let covered = |from| line(CoverageKind::Covered, from, end, records, format!("{pages} pages of the Events API"));
+        let covered =
+            |from| line(CoverageKind::Covered, from, end, records, format!("{pages} pages of the Events API"));
         let is_gap = !state.ids.is_empty() && !visit.meets_known && !visit.is_whole;
         let Some(seen_to) = state.newest.filter(|_| is_gap) else {
             return vec![covered(state.newest.unwrap_or(oldest).min(oldest))];
@@ -346,6 +356,18 @@ impl Visit {
             }
         }
     }
+}
+
+/// The error with what lies behind it, which its own text leaves out; the address is in the collector's name.
+fn with_causes(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn next_state(state: State, visit: &Visit) -> State {

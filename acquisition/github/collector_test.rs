@@ -161,6 +161,14 @@ async fn trouble_that_passes_is_retried() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_away_is_named_with_the_cause() {
+    let settings = settings(&Replay::script(Vec::new()).await.unwrap());
+    let error = collector(settings).poll(&Cursor::default()).await.unwrap_err();
+    assert_eq!(error.remedy(), Remedy::Retry);
+    assert!(error.to_string().to_lowercase().contains("refused"), "{error}");
+}
+
+#[tokio::test]
 async fn what_github_refuses_is_said_and_tried_again_later() {
     let elsewhere = vec![("Location", "http://localhost:1/events".to_owned())];
     for (response, right) in [
@@ -177,7 +185,11 @@ async fn what_github_refuses_is_said_and_tried_again_later() {
 
 #[tokio::test]
 async fn a_redirect_on_the_same_host_is_followed() {
-    let moved = Response { status: 301, headers: vec![("Location", "/repositories/1/events".to_owned())], ..Response::default() };
+    let moved = Response {
+        status: 301,
+        headers: vec![("Location", "/repositories/1/events".to_owned())],
+        ..Response::default()
+    };
     let replay = Replay::script(vec![moved, page(format!("[{}]", STREAM.body(1)))]).await.unwrap();
     let harvest = collector(settings(&replay)).poll(&Cursor::default()).await.unwrap();
     assert_eq!(ids(&harvest), numbered(1..=1));
@@ -186,8 +198,7 @@ async fn a_redirect_on_the_same_host_is_followed() {
 #[tokio::test]
 async fn a_page_is_limited_after_it_is_unpacked() {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    encoder.write_all(&vec![b' '; 10 << 20]).unwrap();
-    encoder.write_all(format!("[{}]", STREAM.body(1)).as_bytes()).unwrap();
+    encoder.write_all(format!("[{}{}]", " ".repeat(10 << 20), STREAM.body(1)).as_bytes()).unwrap();
     let headers = vec![("Content-Encoding", "gzip".to_owned())];
     let bomb = Response { headers, ..page(encoder.finish().unwrap()) };
     assert!(bomb.body.len() < 20_000);
@@ -207,11 +218,8 @@ async fn feeds_have_addresses_of_their_own_and_the_token_goes_with_them() {
         ("user:dtolnay", "/users/dtolnay/events"),
     ] {
         let replay = Replay::stream(EventStream { first: 2, ..STREAM }).await.unwrap();
-        let settings = Settings {
-            feeds: vec![feed.to_owned()],
-            token: Secret::from("t0ken".to_owned()),
-            ..settings(&replay)
-        };
+        let settings =
+            Settings { feeds: vec![feed.to_owned()], token: Secret::from("t0ken".to_owned()), ..settings(&replay) };
         assert!(!format!("{settings:?}").contains("t0ken"));
         let harvest = collector(settings).poll(&Cursor::default()).await.unwrap();
         assert_eq!((harvest.collector.0, harvest.records.len()), (format!("github/events/{feed}"), 2));

@@ -9,6 +9,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// A text, borrowed unless it holds an escape.
@@ -30,23 +31,48 @@ pub(super) enum Brief<'a, T> {
     Number(i64),
 }
 
+/// Lets a type be read from an object only; serde's derive would also take an array of the values in order.
+macro_rules! only_from_object {
+    ($name:ident $(<$parameter:ident>)?) => {
+        impl<'de: 'a, 'a $(, $parameter: Deserialize<'de>)?> Deserialize<'de> for $name<'a $(, $parameter)?> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct ObjectVisitor<T>(PhantomData<T>);
+                impl<'de: 'a, 'a $(, $parameter: Deserialize<'de>)?> Visitor<'de>
+                    for ObjectVisitor<$name<'a $(, $parameter)?>>
+                {
+                    type Value = $name<'a $(, $parameter)?>;
+                    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        out.write_str("an object")
+                    }
+                    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                        // The derived function, which `remote` keeps out of the trait.
+                        $name::deserialize(MapAccessDeserializer::new(map))
+                    }
+                }
+                deserializer.deserialize_map(ObjectVisitor::<Self>(PhantomData))
+            }
+        }
+    };
+}
+
 /// Derives `Deserialize` for objects of which all keys are optional and others are skipped.
 macro_rules! objects {
     ($($(#[$attribute:meta])* struct $name:ident { $($(#[$field_attribute:meta])* $field:ident: $type:ty,)* })*) => {$(
         #[derive(Debug, Deserialize)]
-        #[serde(bound(deserialize = "'de: 'a"), expecting = "an object")]
+        #[serde(bound(deserialize = "'de: 'a"), remote = "Self")]
         $(#[$attribute])*
         pub(super) struct $name<'a> {
             $($(#[$field_attribute])* pub(super) $field: Option<$type>,)*
             #[serde(skip)]
             lifetime: PhantomData<&'a ()>,
         }
+        only_from_object!($name);
     )*};
 }
 
 /// The event itself; `P` is [`Payload`], or [`IgnoredAny`] where only the rest is wanted.
 #[derive(Debug, Deserialize)]
-#[serde(bound(deserialize = "'de: 'a, P: Deserialize<'de>"), expecting = "an object")]
+#[serde(bound(deserialize = "'de: 'a, P: Deserialize<'de>"), remote = "Self")]
 pub(super) struct Event<'a, P> {
     pub(super) id: Option<Id<'a>>,
     #[serde(rename = "type")]
@@ -61,6 +87,8 @@ pub(super) struct Event<'a, P> {
     pub(super) created_at: Option<Text<'a>>,
     pub(super) url: Option<Text<'a>>,
 }
+
+only_from_object!(Event<P>);
 
 objects! {
     struct User {
@@ -267,7 +295,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for BriefVisitor<T> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        T::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Brief::Object)
+        T::deserialize(MapAccessDeserializer::new(map)).map(Brief::Object)
     }
 
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {

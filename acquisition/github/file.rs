@@ -229,8 +229,7 @@ impl Reader {
             return Ok(());
         }
         let is_full = !self.records.is_empty()
-            && (self.records.len() >= self.size.records_max
-                || self.bytes + piece.body().len() > self.size.bytes_max);
+            && (self.records.len() >= self.size.records_max || self.bytes + piece.body().len() > self.size.bytes_max);
         if is_full {
             self.send()?;
         }
@@ -254,7 +253,7 @@ impl Reader {
         let mut notes = Vec::new();
         notes.extend(unpacked.remark().map(|remark| format!("`{}`: {remark}", self.name)));
         match unpacked.damage() {
-            Some(damage) => notes.push(format!("`{}`: {damage}, after {cut} records", self.name)),
+            Some(damage) => notes.push(format!("`{}`: {damage}; {cut} records were read", self.name)),
             None if framer.is_in_list() => notes.push(format!("`{}`: it ends inside an array", self.name)),
             None => {}
         }
@@ -341,7 +340,8 @@ mod tests {
         let plain = events(20_000);
         let zstd = zstd::encode_all(&plain[..], 1).unwrap();
         let members = [gzip(&plain[..1_000_000]), gzip(&plain[1_000_000..]), vec![0; 512]].concat();
-        for (name, content) in [("a.json", &plain), ("a.gz", &gzip(&plain)), ("a.json.zst", &zstd), ("b.gz", &members)] {
+        for (name, content) in [("a.json", &plain), ("a.gz", &gzip(&plain)), ("a.json.zst", &zstd), ("b.gz", &members)]
+        {
             let (records, notes) = read(name, content).await;
             assert_eq!(records.len(), 20_000, "{name}");
             assert!(records.iter().zip(0..).all(|(record, id)| is_event(record, id)), "{name}");
@@ -355,13 +355,13 @@ mod tests {
         let half = whole.len() / 2;
         let cut = whole[..half].to_vec();
         let mut flipped = whole.clone();
-        flipped[half..half + 64].fill(0xff);
+        flipped[half..half + 512].iter_mut().zip(0_u32..).for_each(|(byte, place)| *byte = (place * place % 251) as u8);
         for (content, damage) in [(cut, "the gzip stream ends early"), (flipped, "the gzip stream is damaged")] {
             let (records, notes) = read("a.json.gz", &content[..]).await;
             let good = records.iter().zip(0..).take_while(|&(record, id)| is_event(record, id)).count();
             assert!(good > 9_000, "{damage}: {good}");
             assert!(records.len() <= good + 2, "what was broken is one record: {} of {}", good, records.len());
-            assert_eq!(notes, [format!("`a.json.gz`: {damage}, after {} records", records.len())]);
+            assert_eq!(notes, [format!("`a.json.gz`: {damage}; {} records were read", records.len())]);
         }
     }
 
@@ -372,10 +372,12 @@ mod tests {
         wrong[checksum] ^= 1;
         let (records, notes) = read("a.gz", &wrong).await;
         assert_eq!(records.len(), 10);
-        assert_eq!(notes, ["`a.gz`: the gzip checksum does not fit: some of it may be wrong, after 10 records"]);
+        assert_eq!(notes, ["`a.gz`: the gzip checksum does not fit: some of it may be wrong; 10 records were read"]);
+        let (records, _) = read("a.gz", &[wrong, gzip(&events(5))].concat()).await;
+        assert_eq!(records.len(), 15, "the member after it is read");
         let (records, notes) = read("a.gz", &[&gzip(&events(10))[..], b"tail"].concat()).await;
         assert_eq!(records.len(), 10);
-        assert_eq!(notes, ["`a.gz`: bytes after gzip member 1 are no gzip; they were left out, after 10 records"]);
+        assert_eq!(notes, ["`a.gz`: bytes after gzip member 1 are no gzip and were left out; 10 records were read"]);
     }
 
     #[tokio::test]
@@ -400,7 +402,7 @@ mod tests {
         let (records, notes) = read("a.zst", &whole[..whole.len() / 2]).await;
         let good = records.iter().zip(0..).take_while(|&(record, id)| is_event(record, id)).count();
         assert!(good > 50_000, "{good}");
-        assert_eq!(notes, [format!("`a.zst`: the zstd stream ends early, after {} records", records.len())]);
+        assert_eq!(notes, [format!("`a.zst`: the zstd stream ends early; {} records were read", records.len())]);
     }
 
     #[tokio::test]

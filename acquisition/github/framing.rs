@@ -385,7 +385,10 @@ mod tests {
         assert_eq!(bodies(&format!("{cut}\n{two}")), [cut, &two]);
         assert_eq!(bodies(&format!("{cut}{two}")), [cut, &two]);
         assert_eq!(bodies(&format!("[{one},{cut},{two}]")), [&one, cut, &two]);
-        assert_eq!(bodies(&format!("{one}\nnot JSON\nat all\n{two}\n\u{1}\u{2}")), [&one, "not JSON\nat all", &two, "\u{1}\u{2}"]);
+        assert_eq!(
+            bodies(&format!("{one}\nnot JSON\nat all\n{two}\n\u{1}\u{2}")),
+            [&one, "not JSON\nat all", &two, "\u{1}\u{2}"]
+        );
         assert_eq!(bodies(&format!("{one}{cut}")), [&one, cut]);
         assert_eq!(bodies(r#"{"foo":1}{"foo":2}"#), [r#"{"foo":1}"#, r#"{"foo":2}"#]);
         let items = format!(r#"{{"items":[{one},"odd",{two},{{"foo":1}}]}}"#);

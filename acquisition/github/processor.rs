@@ -186,7 +186,12 @@ fn write_commits(payload: &Payload<'_>, row: &mut RowBuilder) {
     }
 }
 
-fn write_topic(payload: &Payload<'_>, topic: Option<&Topic<'_>>, pull_request: Option<&Topic<'_>>, row: &mut RowBuilder) {
+fn write_topic(
+    payload: &Payload<'_>,
+    topic: Option<&Topic<'_>>,
+    pull_request: Option<&Topic<'_>>,
+    row: &mut RowBuilder,
+) {
     write_integer(row, schema::NUMBER, payload.number.or_else(|| topic?.number));
     let commits = payload.size.or_else(|| pull_request?.commits);
     write_integer(row, schema::COMMIT_COUNT, commits);
@@ -266,7 +271,8 @@ fn write_subjects(payload: &Payload<'_>, timeline: Option<&Repository<'_>>, row:
     }
     // The timeline wrote a gist's fields straight into the payload; downloads have an `id` there too, but no name.
     let gist = payload.gist.as_ref();
-    let is_timeline_gist = gist.is_none() && payload.name.as_ref().is_some_and(|name| name.as_str().starts_with("gist"));
+    let is_timeline_gist =
+        gist.is_none() && payload.name.as_ref().is_some_and(|name| name.as_str().starts_with("gist"));
     match gist.and_then(|gist| gist.id.as_ref()).or_else(|| payload.id.as_ref().filter(|_| is_timeline_gist)) {
         Some(Id::Text(id)) => row.text(schema::GIST_ID, id.as_str()),
         Some(Id::Number(id)) => row.text(schema::GIST_ID, &id.to_string()),

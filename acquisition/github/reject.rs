@@ -2,7 +2,6 @@
 
 use contract::Reject;
 use contract::limits::JSON_DEPTH_MAX;
-use serde::Deserialize;
 
 use super::event::{Event, Payload};
 
@@ -56,24 +55,37 @@ pub(super) fn explain(json: &str) -> Reject {
     };
     let message = message.lines().next().unwrap_or_default();
     let message = message.split(" at line ").next().unwrap_or_default();
-    let place = if path == "." { "the event".to_owned() } else { format!("`{path}`") };
+    // A `?` stands for a key that could not be read.
+    let path = path.trim_end_matches('?').trim_matches('.');
+    let place = if path.is_empty() { "the event".to_owned() } else { format!("`{path}`") };
     if let Some((found, expected)) = wrong_type(message) {
         return Reject::new("type", format!("{place} is {found}, should be {expected}"));
     }
     if let Some(key) = message.strip_prefix("duplicate field ") {
-        let parent = match path.rsplit_once('.') {
-            Some((parent, _)) if !parent.is_empty() => format!("`{parent}`"),
-            _ => "the event".to_owned(),
-        };
-        return Reject::new("json", format!("{parent} has the key {key} twice"));
+        return Reject::new("json", format!("{place} has the key {key} twice"));
     }
-    Reject::new("json", format!("the event is not valid JSON, at {place}: {}", lower_first(message)))
+    if message.starts_with("EOF") {
+        return Reject::new(
+            "json",
+            format!("the event is cut: it ends inside {}", place.replace("the event", "itself")),
+        );
+    }
+    Reject::new("json", format!("the event is not JSON, at {place}: {}", lower_first(message)))
 }
 
 /// Reads serde's `invalid type: string "x", expected i64` into words: ("a string", "an integer").
 fn wrong_type(message: &str) -> Option<(&'static str, &str)> {
-    let said = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "))?;
-    let (found, expected) = said.rsplit_once(", expected ")?;
+    let expected_of = |expected| match expected {
+        "i64" => "an integer",
+        "a sequence" => "an array",
+        other => other,
+    };
+    if let Some((_, expected)) =
+        message.strip_prefix("invalid value: ").and_then(|said| said.rsplit_once(", expected "))
+    {
+        return Some(("an integer of more than 64 bits", expected_of(expected)));
+    }
+    let (found, expected) = message.strip_prefix("invalid type: ")?.rsplit_once(", expected ")?;
     let kinds = [
         ("string", "a string"),
         ("integer", "an integer"),
@@ -85,12 +97,7 @@ fn wrong_type(message: &str) -> Option<(&'static str, &str)> {
         ("unit", "null"),
     ];
     let found = kinds.iter().find(|(prefix, _)| found.starts_with(prefix)).map(|&(_, kind)| kind)?;
-    let expected = match expected {
-        "i64" => "an integer of 64 bits",
-        "a sequence" => "an array",
-        other => other,
-    };
-    Some((found, expected))
+    Some((found, expected_of(expected)))
 }
 
 fn lower_first(text: &str) -> String {

@@ -208,7 +208,8 @@ async fn serve(mut socket: TcpStream, state: &Mutex<State>) -> io::Result<()> {
         return socket.set_zero_linger();
     }
     let status = if response.status == 0 { 200 } else { response.status };
-    let mut head = format!("HTTP/1.1 {status} Replay\r\nContent-Length: {}\r\nConnection: close\r\n", response.body.len());
+    let mut head =
+        format!("HTTP/1.1 {status} Replay\r\nContent-Length: {}\r\nConnection: close\r\n", response.body.len());
     for (name, value) in &response.headers {
         write!(head, "{name}: {}\r\n", value.replace("BASE", &base)).map_err(io::Error::other)?;
     }

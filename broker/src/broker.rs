@@ -51,7 +51,7 @@ impl Broker {
                 .map_err(|cause| Error::change(format!("create data directory `{}`", data.display())).because(cause))?;
         }
         let (log, recovery) = match access {
-            Access::Read => EmbeddedLog::open_read_only(&log_dir, &ids, settings.log.clone(), clock.clone())?,
+            Access::Read => EmbeddedLog::open_read_only(&log_dir, clock.clone())?,
             Access::Write => EmbeddedLog::open(&log_dir, &ids, settings.log.clone(), clock.clone())?,
         };
         let hot = match access {
@@ -62,10 +62,13 @@ impl Broker {
             Access::Read => cold_store::DeltaStore::open_read_only(&cold_dir, &schemas, settings.cold.clone(), clock.clone()).await?,
             Access::Write => cold_store::DeltaStore::open(&cold_dir, &schemas, settings.cold.clone(), clock.clone()).await?,
         };
-        let (log, cold) = (Arc::new(log), Arc::new(cold));
-        let engines = Engines { log: log.clone(), hot: Arc::new(hot), cold: cold.clone(), clock };
-        let notes = recovery.notes();
+        // A reader meets the end of a log that is being written, which is no damage.
+        let damaged = access == Access::Write && !recovery.is_clean();
+        let mut notes = if damaged { vec![recovery.to_string()] } else { Vec::new() };
+        notes.extend_from_slice(hot.notes());
         notes.iter().for_each(|note| warn!("{note}"));
+        let (log, cold) = (Arc::new(log), Arc::new(cold));
+        let engines = Engines { log: log.clone(), hot: Arc::new(hot), cold: cold.clone(), clock, troubles: Arc::default() };
         Ok(Self { settings: settings.clone(), data: data.to_owned(), access, engines, log, cold, sources, notes })
     }
 
@@ -91,7 +94,7 @@ impl Broker {
         }
         let coverage = tokio::spawn({
             let (engines, stop) = (self.engines.clone(), stop.clone());
-            async move { processing::run_coverage(&*engines.log, &*engines.cold, &stop).await }
+            async move { processing::run_coverage(&engines, &stop).await }
         });
         let janitor = tokio::spawn(self.clone().janitor(stop.clone()));
         Ok(Work { pipelines, coverage, janitor })
@@ -101,7 +104,7 @@ impl Broker {
         let cold = CommitPolicy {
             interval: std::time::Duration::from_millis(self.settings.cold.commit_interval_ms),
             backlog_interval: std::time::Duration::from_millis(self.settings.cold.commit_interval_ms),
-            bytes_max: self.settings.cold.commit_bytes_max,
+            bytes_max: self.settings.cold.commit_bytes_max as u64,
         };
         let pipeline =
             Pipeline { engines: self.engines.clone(), recipe: recipe(source), hot: self.settings.processing.hot_policy(), cold, batch_bytes_max: self.settings.processing.batch_bytes_max };

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use acquisition::github::replay::{EventStream, Replay};
 use serde_json::{Value, json};
 
 use crate::support::{Place, Random, events, gzip_lines};
@@ -84,26 +85,28 @@ fn a_backfill_killed_at_random_moments_ends_as_an_undisturbed_one() {
 #[test]
 fn up_killed_at_random_moments_loses_and_doubles_nothing() {
     let mut random = Random::from_environment();
-    let server = acquisition::github::replay::Growing::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let start = contract::Timestamp::parse_rfc3339("2026-01-01T00:00:00Z").expect("a time");
+    let stream = EventStream { first: 40, growth: 9, last: 1_000, start, poll_interval_seconds: 0 };
+    let server = runtime.block_on(Replay::stream(stream)).expect("a port");
     let mut place = Place::with_small_steps();
     place.environment.extend([
-        ("DATABROKER_GITHUB_BASE_URL", server.url()),
-        ("DATABROKER_GITHUB_POLL_INTERVAL_MS", "50".to_owned()),
+        ("DATABROKER_GITHUB_BASE_URL", server.base_url()),
+        ("DATABROKER_GITHUB_POLL_INTERVAL_SECONDS", "0".to_owned()),
     ]);
     for _ in 0..UP_KILLS {
         let up = place.up(&[]);
-        std::thread::sleep(Duration::from_millis(random.below(1_500)));
+        std::thread::sleep(Duration::from_millis(random.below(700)));
         up.kill();
     }
     let up = place.up(&[]);
-    server.stop_growing();
-    let served = server.served_ids();
-    let rows = || place.count("SELECT count(*) FROM silver.github") as usize;
-    crate::support::eventually("all that was served is a row", || rows() >= served.len());
+    let rows = || place.count("SELECT count(*) FROM silver.github");
+    crate::support::eventually("all that was served is a row", || server.newest() >= stream.last && rows() >= stream.last);
     assert!(up.end().success(), "{}", place.up_log());
     let verified = place.json(&["verify"]);
     assert_eq!(verified["ok"], json!(true), "{verified:#}");
-    assert_eq!(rows(), served.len());
-    assert_eq!(place.count("SELECT count(DISTINCT _id) FROM silver.github") as usize, served.len());
-    assert!(served.len() > 100, "the server served only {}", served.len());
+    assert_eq!(rows(), stream.last);
+    let ids = format!("SELECT count(DISTINCT _id) FROM silver.github WHERE _id BETWEEN '{}' AND '{}'", EventStream::id(1), EventStream::id(stream.last));
+    assert_eq!(place.count(&ids), stream.last);
+    assert_eq!(place.count("SELECT coalesce(sum(records), 0) FROM ops.coverage WHERE kind = 'missed'"), 0);
 }

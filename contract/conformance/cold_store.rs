@@ -225,7 +225,7 @@ async fn queries_during_commits(place: Arc<dyn Place>) {
             store.commit(SOURCE).await.expect("commits");
         }
     };
-    let query = "SELECT count(*), count(DISTINCT _offset), (SELECT count(*) FROM bronze.github) FROM \
+    let query = "SELECT count(*), count(DISTINCT _offset), (SELECT count(*) FROM bronze.github) AS records FROM \
                  (SELECT _offset FROM silver.github UNION ALL SELECT _offset FROM ops.dead_letters)";
     let asking = async {
         let mut seen = 0;

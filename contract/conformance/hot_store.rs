@@ -282,7 +282,8 @@ pub fn expected(all: &[&Rows]) -> Stored {
             row_json::write_row(&rows.silver, row, &mut json);
             let json: Value = serde_json::from_slice(&json).expect("JSON");
             let place = |name: &str| json[name].as_i64().expect("a common column");
-            expected.insert((place("_partition") as Partition, place("_offset")), (id(&rows.silver, row), json.clone()));
+            expected
+                .insert((place("_partition") as Partition, place("_offset")), (id(&rows.silver, row), json.clone()));
         }
     }
     expected

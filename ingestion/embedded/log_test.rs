@@ -240,7 +240,8 @@ async fn a_log_that_ends_before_what_the_stores_committed_goes_on_behind_it() {
     let appended = log.append(&harvest("github/a", 1, 20)).await.unwrap();
     assert!(appended.ranges.iter().all(|range| range.from == committed.of(range.partition)), "{appended:?}");
     drop(log);
-    let (log, _) = open(&disk, small()).unwrap();
+    let (log, recovery) = open(&disk, small()).unwrap();
+    assert_eq!(recovery.damages.len(), 1, "the jump is told: {recovery}");
     let read = read_all(&log, all()).await;
     assert_eq!((read.records.len(), read.lost.len()), (24, 2), "{:?}", read.lost);
     assert!(log.release(&raw(), &Positions([(7, 1)].into())).await.is_err(), "there is no partition 7");
@@ -274,6 +275,37 @@ async fn what_is_too_large_or_unknown_is_refused_by_name() {
             "failed to read partition 2 of `github.raw` (it has 2)",
         ]
     );
+}
+
+/// The files of `fixture/format-1` stay for ever: what a version once wrote, every later one reads. As long as the format is
+/// the same, the same appends give the same bytes.
+#[tokio::test]
+async fn a_log_of_format_1_is_read_and_written_as_it_was() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixture/format-1");
+    let disk = SimDisk::default();
+    fill(&disk, 5).await;
+    let paths = disk.paths();
+    let names: Vec<_> = paths.iter().map(|path| path.file_name().unwrap()).collect();
+    assert!(names.len() > 2, "segments and an index: {names:?}");
+    for (path, name) in paths.iter().zip(&names) {
+        let written = crate::disk::read_whole(&disk, path).unwrap();
+        let expected = std::fs::read(fixture.join(name)).unwrap();
+        assert!(written == expected, "{name:?} is written otherwise than by format 1");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("journal")).unwrap();
+    for name in &names {
+        std::fs::copy(fixture.join(name), folder.path().join("journal").join(name)).unwrap();
+    }
+    let (log, recovery) = EmbeddedLog::open(folder.path(), &[SOURCE], small(), clock()).unwrap();
+    assert!(recovery.is_clean() && recovery.segments_read == 1, "{recovery}");
+    let read = read_all(&log, all()).await.records;
+    let mut records: Vec<_> = read.into_iter().map(|record| record.record).collect();
+    let mut expected: Vec<_> = (0..5).flat_map(|number| harvest("github/a", number, 10).records).collect();
+    records.sort_by(|a, b| a.id.cmp(&b.id));
+    expected.sort_by(|a, b| a.id.cmp(&b.id));
+    assert_eq!(records, expected);
+    assert_eq!(log.cursor(&CollectorId("github/a".into())).await.unwrap(), Some(Cursor("4".into())));
 }
 
 /// Appends harvests 0 to `count` of one collector and closes the log.

@@ -138,22 +138,31 @@ impl Opening<'_> {
         if self.may_write {
             self.remove_leftovers(&names, &sequences).map_err(at)?;
         }
-        while let Some(&last) = sequences.last() {
-            if self.read_last(last)? {
-                break;
-            }
-            sequences.pop();
-        }
-        let mut ends = None;
-        let last = self.opened.segments.pop();
-        for &sequence in sequences.iter().take(sequences.len().saturating_sub(1)) {
-            let known = self.read_sealed(sequence, ends)?;
-            ends = Some(ends_after(&known));
+        let last = sequences.pop();
+        for &sequence in &sequences {
+            let before = self.ends_so_far(sequence);
+            let known = self.read_sealed(sequence, before)?;
             self.opened.segments.push(Arc::new(known));
         }
-        self.opened.segments.extend(last);
-        self.opened.recovery.segments = sequences.len();
+        let mut last = last;
+        while let Some(sequence) = last {
+            let before = self.ends_so_far(sequence);
+            if self.read_last(sequence, before)? {
+                break;
+            }
+            // It was only being created: the one before it is the last, and is read as such.
+            last = self.opened.segments.pop().map(|known| known.first_sequence);
+        }
+        self.opened.recovery.segments = self.opened.segments.len();
         Ok(self.opened)
+    }
+
+    /// Where partitions stand after the segments read so far; none if segments before them were removed.
+    fn ends_so_far(&self, next_sequence: u64) -> Option<Ends> {
+        match self.opened.segments.last() {
+            Some(before) => Some(before.ends()),
+            None => (next_sequence == 0).then(Ends::default),
+        }
     }
 
     /// Unfinished files, and indexes whose segment was removed.
@@ -168,7 +177,7 @@ impl Opening<'_> {
     }
 
     /// Reads the last segment through. Answers whether it counts: one without a single frame does not.
-    fn read_last(&mut self, sequence: u64) -> Result<bool, Failure> {
+    fn read_last(&mut self, sequence: u64, before: Option<Ends>) -> Result<bool, Failure> {
         let path = self.folders.journal.join(segment::log_name(sequence));
         let at = |error| Failure::Io(path.clone(), error);
         let file = self.disk.open_to_read(&path).map_err(at)?;
@@ -177,7 +186,7 @@ impl Opening<'_> {
         let mut known = Segment::new(sequence);
         let mut cursors = BTreeMap::new();
         let mut has_snapshot = false;
-        let mut ends = None;
+        let mut ends = before.clone();
         let mut walk = Walk::new(&*file, HEADER_BYTES.min(length), length, sequence);
         let manner = Manner { may_be_torn: true, verify_batches: true };
         let name = segment::log_name(sequence);
@@ -202,6 +211,7 @@ impl Opening<'_> {
             return Ok(false);
         }
         self.keep_damages(&*file, found.damages);
+        known.begin_at(before);
         if !has_snapshot {
             let later = std::mem::replace(&mut cursors, self.cursors_before(sequence)?);
             cursors.extend(later);
@@ -230,7 +240,7 @@ impl Opening<'_> {
     }
 
     /// The index of a segment that is not the last; made from the segment where it cannot be used.
-    fn read_sealed(&mut self, sequence: u64, mut ends: Option<Ends>) -> Result<Segment, Failure> {
+    fn read_sealed(&mut self, sequence: u64, before: Option<Ends>) -> Result<Segment, Failure> {
         let path = self.folders.journal.join(segment::log_name(sequence));
         let at = |error| Failure::Io(path.clone(), error);
         let file = self.disk.open_to_read(&path).map_err(at)?;
@@ -245,6 +255,7 @@ impl Opening<'_> {
         }
         check_header(&*file, sequence, length, &path)?;
         let mut known = Segment::new(sequence);
+        let mut ends = before.clone();
         let mut walk = Walk::new(&*file, HEADER_BYTES.min(length), length, sequence);
         let manner = Manner { may_be_torn: false, verify_batches: true };
         let name = segment::log_name(sequence);
@@ -252,6 +263,7 @@ impl Opening<'_> {
             known.take(frame.position, frame.end - frame.position, &frame.head, self.index_interval_bytes);
         })
         .map_err(at)?;
+        known.begin_at(before);
         known.length = length; // what is damaged at the end belongs to it too
         self.opened.recovery.segments_read += 1;
         self.keep_damages(&*file, found.damages);
@@ -301,7 +313,10 @@ impl Opening<'_> {
 
     fn keep_damages(&mut self, file: &dyn DiskFile, damages: Vec<Damage>) {
         for mut damage in damages {
-            if self.may_write {
+            if self.opened.recovery.damages.contains(&damage) {
+                continue; // the segment was read before, when it was not taken for the last
+            }
+            if self.may_write && damage.bytes > 0 {
                 let place = (damage.segment.as_str(), damage.byte);
                 damage.quarantine = self.quarantine().keep(self.disk, file, place, damage.bytes, &damage.reason);
             }
@@ -322,9 +337,4 @@ fn check_header(file: &dyn DiskFile, sequence: u64, length: u64, path: &std::pat
         Header::Newer(version) => Err(Failure::Newer(path.to_owned(), version)),
         Header::Good | Header::Damaged => Ok(()),
     }
-}
-
-fn ends_after(known: &Segment) -> Ends {
-    let ends = |partitions: &Vec<segment::PartitionIndex>| partitions.iter().map(|known| known.end).collect();
-    Ends(known.partitions.iter().map(|(topic, partitions)| (topic.clone(), ends(partitions))).collect())
 }

@@ -76,6 +76,8 @@ pub(crate) struct Segment {
     pub(crate) length: u64,
     /// Bytes of the header and the first frame, which every segment has, however empty.
     pub(crate) base_length: u64,
+    /// Whether its first frame was seen, which says where every partition stood before.
+    pub(crate) is_start_known: bool,
     /// When its last frame was appended.
     pub(crate) appended_until: Timestamp,
     pub(crate) partitions: BTreeMap<Topic, Vec<PartitionIndex>>,
@@ -101,6 +103,7 @@ impl Segment {
             next_sequence: first_sequence,
             length: HEADER_BYTES,
             base_length: HEADER_BYTES,
+            is_start_known: false,
             appended_until: Timestamp(i64::MIN),
             partitions: BTreeMap::new(),
         }
@@ -128,10 +131,30 @@ impl Segment {
         }
         if self.next_sequence == self.first_sequence {
             self.base_length = position + frame_bytes;
+            self.is_start_known = head.sequence == self.first_sequence;
         }
         self.next_sequence = head.sequence + 1;
         self.length = position + frame_bytes;
         self.appended_until = self.appended_until.max(head.appended_at);
+    }
+
+    /// Sets where partitions stood before a segment whose first frame is damaged. If nothing is known (`before` is
+    /// none) they stood at 0, so that all below the first good frame counts as lost rather than as removed.
+    pub(crate) fn begin_at(&mut self, before: Option<Ends>) {
+        if self.is_start_known {
+            return;
+        }
+        let before = before.unwrap_or_default();
+        for (topic, partitions) in &mut self.partitions {
+            (0..).zip(partitions).for_each(|(partition, known)| known.start = before.of(topic, partition));
+        }
+        self.is_start_known = true;
+    }
+
+    /// Where partitions stand after it.
+    pub(crate) fn ends(&self) -> Ends {
+        let ends = |partitions: &Vec<PartitionIndex>| partitions.iter().map(|known| known.end).collect();
+        Ends(self.partitions.iter().map(|(topic, partitions)| (topic.clone(), ends(partitions))).collect())
     }
 
     pub(crate) fn partition(&self, topic: &Topic, partition: Partition) -> Option<&PartitionIndex> {
@@ -197,6 +220,7 @@ impl Segment {
         segment.next_sequence = fields.u64()?;
         segment.length = fields.u64()?;
         segment.base_length = fields.u64()?;
+        segment.is_start_known = true;
         segment.appended_until = Timestamp(fields.i64()?);
         for _ in 0..fields.count(8)? {
             let topic = Topic(fields.text()?.to_owned());

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::guard::Refusal;
 use crate::{Door, ROUTES};
 
-/// A JSON answer. [`print`] writes it, for how depends on the request.
+/// A JSON answer. [`print_answer`] writes it, for how depends on the request.
 pub(crate) struct Answer(pub(crate) StatusCode, pub(crate) Value);
 
 /// An error as an answer.
@@ -129,7 +129,7 @@ fn is_write(method: &Method, path: &str) -> bool {
 /// Writes answers the way the client asked for them: `?pretty`, and the content type of its version's
 /// compatibility mode. Marks all as Elasticsearch's, without which its clients refuse to go on.
 /// Source: <https://www.elastic.co/guide/en/elasticsearch/reference/8.19/rest-api-compatibility.html>.
-pub(crate) async fn print(request: Request, next: Next) -> Response {
+pub(crate) async fn print_answer(request: Request, next: Next) -> Response {
     let query = request.uri().query().unwrap_or_default();
     let is_pretty = query.split('&').any(|pair| pair == "pretty" || pair == "pretty=true" || pair == "pretty=");
     let content_type = content_type(request.headers());

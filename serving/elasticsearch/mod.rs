@@ -9,7 +9,7 @@ mod indices;
 mod parameters;
 mod search;
 
-pub(crate) use answer::{no_handler, print, refuse};
+pub(crate) use answer::{no_handler, print_answer, refuse};
 pub(crate) use cat::list_indices;
 pub(crate) use indices::{aliases, cluster_health, index, info, mapping};
 pub(crate) use search::{count, document, document_source, search, search_many};

@@ -12,7 +12,7 @@ use crate::guard::read_body;
 use crate::routes::App;
 
 /// Parameters that change how an answer is printed, or how a cluster works for it, but never what it says:
-/// they are taken everywhere and have no effect beyond [`super::print`].
+/// they are taken everywhere and have no effect beyond [`super::print_answer`].
 const WITHOUT_EFFECT: &[&str] = &[
     "pretty",
     "human",

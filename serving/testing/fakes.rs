@@ -7,8 +7,8 @@ use arrow::array::{ArrayRef, Int64Array};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use contract::{
-    ColdStore, Coverage, Day, Error, Expired, HotStore, IdPlace, IndexSummary, Offset, OffsetRange, Partition,
-    Positions, Result, RowStream, Rows, SearchError, SourceId, Store, TableStream, Timestamp,
+    ColdStore, ColdTable, Coverage, Day, Error, Expired, HotStore, IdPlace, IndexSummary, Offset, OffsetRange,
+    Partition, Positions, Result, RowStream, Rows, SearchError, SourceId, Store, TableStream, Timestamp,
 };
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -187,6 +187,9 @@ impl ColdStore for FakeCold {
         unreachable!("{NOT_SERVED}")
     }
     async fn coverage_committed(&self) -> Result<Positions> {
+        unreachable!("{NOT_SERVED}")
+    }
+    async fn mend(&self, _: SourceId, _: ColdTable, _: &[(Partition, Offset)], _: Option<&RecordBatch>) -> Result<()> {
         unreachable!("{NOT_SERVED}")
     }
     async fn maintain(&self) -> Result<Vec<String>> {

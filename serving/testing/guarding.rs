@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{answer, header, loopback, send, start};
@@ -56,6 +57,20 @@ async fn a_body_beyond_the_limit_is_refused() {
     let (status, _) = answer(running.http("POST", "/api/sql").body(" ".repeat(101))).await;
     assert_eq!(status, 413);
     assert_eq!(answer(running.elasticsearch("POST", "/_search").body(" ".repeat(100))).await.0, 200);
+    let unannounced = futures::stream::iter((0..101).map(|_| Ok::<_, std::io::Error>(" ")));
+    let body = reqwest::Body::wrap_stream(unannounced);
+    assert_eq!(answer(running.elasticsearch("POST", "/_search").body(body)).await.0, 413);
+}
+
+#[tokio::test]
+async fn a_body_announced_beyond_the_limit_is_refused_before_it_is_sent() {
+    let running = start(loopback()).await;
+    let mut stream = TcpStream::connect(running.server.elasticsearch).await.expect("open");
+    let head = b"POST /_search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999999\r\n\r\n";
+    stream.write_all(head).await.expect("sent");
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 413");
 }
 
 #[tokio::test]

@@ -26,10 +26,13 @@ impl Inner {
         for table in self.tables() {
             let (before, after) = self.compact(&table).await?;
             let checkpoint = self.checkpoint(&table).await?;
+            let cleaned = self.clean_log(&table).await?;
             let removed = self.vacuum(&table).await?;
             let checkpoint = checkpoint.map_or_else(String::new, |version| format!(", checkpoint at {version}"));
-            let name = &table.layout.name;
-            lines.push(format!("`{name}`: {before} files compacted into {after}, {removed} removed{checkpoint}"));
+            lines.push(format!(
+                "`{}`: {before} files compacted into {after}, {removed} files and {cleaned} log entries removed{checkpoint}",
+                table.layout.name
+            ));
         }
         Ok(lines)
     }
@@ -66,8 +69,7 @@ impl Inner {
         Ok((before, after))
     }
 
-    /// Writes a checkpoint if enough commits came since the last, and removes log entries that are old enough
-    /// and that a checkpoint covers.
+    /// Writes a checkpoint if enough commits came since the last; answers its version.
     async fn checkpoint(&self, table: &Table) -> Result<Option<u64>> {
         let Some((store, state)) = table.log().await else { return Ok(None) };
         let last = last_checkpoint(&table.layout.root.join("_delta_log"));
@@ -76,16 +78,25 @@ impl Inner {
             return Ok(None);
         }
         let doing = || format!("write a checkpoint of `{}`", table.layout.name);
-        let mut fresh = DeltaTable::new(store.clone());
+        let mut fresh = DeltaTable::new(store);
         fresh.load().await.map_err(|error| failed(doing(), error))?;
         create_checkpoint(&fresh, None).await.map_err(|error| failed(doing(), error))?;
-        let version = fresh.version().unwrap_or(state.version());
+        table.reload().await?;
+        Ok(fresh.version())
+    }
+
+    /// Removes log entries that are old enough and that a checkpoint covers; answers how many.
+    async fn clean_log(&self, table: &Table) -> Result<usize> {
+        let Some((store, state)) = table.log().await else { return Ok(0) };
         let retention_ms = self.settings.log_retention_hours.saturating_mul(3_600_000);
         let cutoff_ms = self.now_ms().saturating_sub_unsigned(retention_ms);
-        let cleaned = cleanup_expired_logs_for(version, store.as_ref(), cutoff_ms, None).await;
-        cleaned.map_err(|error| failed(format!("clean the log of `{}`", table.layout.name), error))?;
-        table.reload().await?;
-        Ok(Some(version))
+        let cleaned = cleanup_expired_logs_for(state.version(), store.as_ref(), cutoff_ms, None).await;
+        let cleaned = cleaned.map_err(|error| failed(format!("clean the log of `{}`", table.layout.name), error))?;
+        if cleaned > 0 {
+            // What was read before names entries that are gone.
+            table.reload().await?;
+        }
+        Ok(cleaned)
     }
 }
 

@@ -58,6 +58,8 @@ impl Engine {
             .with_collect_statistics(true);
         let options = config.options_mut();
         options.sql_parser.collect_spans = true;
+        // One type of text in answers: that of the tables.
+        options.sql_parser.map_string_types_to_utf8view = false;
         // `SELECT now()` and times without a zone mean UTC, as all times here.
         options.execution.time_zone = Some("UTC".to_owned());
         let template =

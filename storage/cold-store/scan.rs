@@ -67,7 +67,8 @@ impl Scan {
         let schema = TableSchema::builder(self.layout.files.clone()).with_table_partition_cols(partition).build();
         let mut total = Statistics::new_unknown(&self.layout.schema);
         total.num_rows = files.iter().fold(Precision::Exact(0), |sum, file| sum.add(&rows(file)));
-        let files = files.iter().map(partitioned_file).collect::<Result<Vec<_>>>()?;
+        let columns = self.layout.files.fields().len();
+        let files = files.iter().map(|file| partitioned_file(file, columns)).collect::<Result<Vec<_>>>()?;
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
         let source = ParquetSource::new(schema).with_table_parquet_options(state.table_options().parquet.clone());
         let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
@@ -133,11 +134,13 @@ fn rows(file: &Arc<CommittedFile>) -> Precision<usize> {
     file.rows.map_or(Precision::Absent, Precision::Exact)
 }
 
-fn partitioned_file(file: &Arc<CommittedFile>) -> Result<PartitionedFile> {
+fn partitioned_file(file: &Arc<CommittedFile>, columns: usize) -> Result<PartitionedFile> {
     let path = Path::from_absolute_path(&file.path).map_err(|error| DataFusionError::External(error.into()))?;
     // The bounds need not be values that occur, so they must not answer `max(…)`.
     let mut statistics = file.bounds.as_ref().clone().to_inexact();
     statistics.num_rows = rows(file);
+    // Those of the partition column are added from its value.
+    statistics.column_statistics.truncate(columns);
     let mut found = PartitionedFile::new(path.to_string(), file.bytes);
     found.object_meta.location = path;
     found.partition_values = file.value.scalar().into_iter().collect();

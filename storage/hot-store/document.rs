@@ -251,4 +251,3 @@ impl Drop for Share {
         self.budget.freed.notify_all();
     }
 }
-

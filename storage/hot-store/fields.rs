@@ -78,7 +78,8 @@ impl Fields {
         let needed = |name: &str| schema.get_field(name).map_err(|_| format!("it has no field `{name}`"));
         let (id, source, field_names) = (needed("_id")?, needed(SOURCE)?, needed(FIELD_NAMES)?);
         (needed("_partition")?, needed("_offset")?);
-        let known = |(place, column): (usize, &'static Column)| Some((place, column, schema.get_field(column.name).ok()?));
+        let known =
+            |(place, column): (usize, &'static Column)| Some((place, column, schema.get_field(column.name).ok()?));
         let known: Vec<_> = rows.all().enumerate().filter_map(known).collect();
         let columns = known.iter().map(|&(_, column, field)| (column, field)).collect();
         let places = known.iter().map(|&(place, ..)| place).collect();
@@ -129,9 +130,8 @@ fn raw_text() -> TextOptions {
 }
 
 fn words() -> TextOptions {
-    let indexing = TextFieldIndexing::default()
-        .set_tokenizer(STANDARD)
-        .set_index_option(IndexRecordOption::WithFreqsAndPositions);
+    let indexing =
+        TextFieldIndexing::default().set_tokenizer(STANDARD).set_index_option(IndexRecordOption::WithFreqsAndPositions);
     TextOptions::default().set_indexing_options(indexing)
 }
 

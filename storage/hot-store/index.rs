@@ -74,12 +74,7 @@ pub(crate) enum Unusable {
 
 impl HotIndex {
     /// Makes an index that is not there yet, durably.
-    pub(crate) fn create(
-        folder: &Path,
-        source: SourceId,
-        name: &str,
-        fields: Arc<Fields>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn create(folder: &Path, source: SourceId, name: &str, fields: Arc<Fields>) -> Result<Self, Error> {
         let path = folder.join(name);
         let failed = || Error::stop(format!("create the index `{name}`"));
         fs::create_dir(&path).and_then(|()| sync_folder(folder)).map_err(|error| failed().because(error))?;
@@ -235,7 +230,9 @@ impl HotIndex {
 /// Whether the system refused to read, which says nothing about the files: no permission, no free handle, a bad disk.
 fn is_refusal(error: &TantivyError) -> bool {
     let cause = match error {
-        TantivyError::OpenReadError(OpenReadError::IoError { io_error, .. }) | TantivyError::IoError(io_error) => io_error,
+        TantivyError::OpenReadError(OpenReadError::IoError { io_error, .. }) | TantivyError::IoError(io_error) => {
+            io_error
+        }
         TantivyError::OpenDirectoryError(OpenDirectoryError::IoError { io_error, .. }) => io_error,
         TantivyError::LockFailure(..) => return true,
         _ => return false,

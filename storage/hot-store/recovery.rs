@@ -145,12 +145,7 @@ fn find(folder: &Path, schema: &'static RowSchema) -> Result<Found> {
     Ok(found)
 }
 
-fn load_checkpoint(
-    folder: &Path,
-    schema: &RowSchema,
-    found: &Found,
-    notes: &mut Vec<String>,
-) -> Result<Checkpoint> {
+fn load_checkpoint(folder: &Path, schema: &RowSchema, found: &Found, notes: &mut Vec<String>) -> Result<Checkpoint> {
     let source = schema.source;
     match Checkpoint::load(folder, source) {
         Ok(Some(checkpoint)) => Ok(checkpoint),

@@ -83,9 +83,6 @@ mod tests {
     fn a_setting_out_of_range_is_named_with_its_range() {
         let settings = Settings { writer_memory_bytes: 1, ..Settings::default() };
         let error = settings.check().expect_err("too little").to_string();
-        assert_eq!(
-            error,
-            "failed to use the settings `hot`: `writer_memory_bytes` is 1 (15000000 to 4293967295)"
-        );
+        assert_eq!(error, "failed to use the settings `hot`: `writer_memory_bytes` is 1 (15000000 to 4293967295)");
     }
 }

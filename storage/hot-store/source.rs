@@ -55,7 +55,8 @@ pub(crate) struct Progress {
     pub(crate) writers: BTreeMap<String, OpenWriter>,
     /// What went wrong for good: what the writers hold is not known any more, so nothing is taken.
     pub(crate) failed: Option<String>,
-    turn: u64,
+    /// Counts uses of writers.
+    pub(crate) turn: u64,
 }
 
 /// An index that takes rows.

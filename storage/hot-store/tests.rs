@@ -143,7 +143,9 @@ async fn a_damaged_or_missing_index_is_set_aside_and_built_anew() {
         ("no commit", &|path| fs::remove_file(path.join(name).join("meta.json")).unwrap()),
         ("no segment", &|path| fs::remove_file(segment(path, "term")).unwrap()),
         ("cut", &|path| fs::File::options().write(true).open(segment(path, "fast")).unwrap().set_len(9).unwrap()),
-        ("empty", &|path| fs::read_dir(path.join(name)).unwrap().for_each(|f| fs::remove_file(f.unwrap().path()).unwrap())),
+        ("empty", &|path| {
+            fs::read_dir(path.join(name)).unwrap().for_each(|f| fs::remove_file(f.unwrap().path()).unwrap())
+        }),
         ("missing", &|path| fs::remove_dir_all(path.join(name)).unwrap()),
     ];
     for (what, damage) in damages {

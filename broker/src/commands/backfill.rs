@@ -86,7 +86,6 @@ async fn read(
     let opened = tokio::task::spawn_blocking(move || (source.open_file)(&path, &context)).await;
     let mut opened: OpenFile = opened.map_err(|panic| Error::stop(format!("read `{}`", file.display())).because(panic))??;
     let before = engines.log.cursor(&opened.collector.id()).await?;
-    let (log, clock) = (&*engines.log, &*engines.clock);
     let (bytes_before, records_before) = (sum.file_bytes, sum.records);
     let (ranges, read_bytes) = (&mut sum.ranges, opened.bytes_read.clone());
     let mut records = records_before;
@@ -98,7 +97,7 @@ async fn read(
             .try_send(json!({"what": "read", "bytes": bytes_before + read_bytes.load(Ordering::Relaxed), "bytes_total": bytes_total, "records": records}))
             .unwrap_or_default();
     };
-    let collected = processing::collect(&mut *opened.collector, log, clock, &control.stop, heard).await?;
+    let collected = processing::collect(&mut *opened.collector, engines, &control.stop, heard).await?;
     let after = engines.log.cursor(&opened.collector.id()).await?;
     sum.files += 1;
     sum.done_before += u64::from(collected.records == 0 && before.is_some() && before == after);

@@ -85,9 +85,11 @@ async fn engines(settings: &Settings, data: &Path) -> Vec<Value> {
         Err(error) => return vec![check("engines", "failed", error.to_string())],
     };
     let mut checks = vec![check("engines", "ok", "log, hot store and cold store open")];
-    match broker.log.check() {
-        Ok(damage) if damage.is_empty() => checks.push(check("log", "ok", "every frame has its checksum")),
-        Ok(damage) => checks.extend(damage.iter().map(|damaged| check("log", "failed", damaged.to_string()))),
+    match broker.log.check().await {
+        Ok(found) if found.damages.is_empty() => {
+            checks.push(check("log", "ok", format!("{} frames have their checksums", found.frames)));
+        }
+        Ok(found) => checks.extend(found.damages.iter().map(|damage| check("log", "failed", damage.to_string()))),
         Err(error) => checks.push(check("log", "failed", error.to_string())),
     }
     let quarantined = ["log", "hot"].into_iter().filter(|part| {
@@ -100,8 +102,8 @@ async fn engines(settings: &Settings, data: &Path) -> Vec<Value> {
 }
 
 fn github(settings: &Settings) -> Value {
-    match settings.github.token.is_empty() {
-        true => check("github", "warning", "no `github.token`: GitHub answers 60 requests an hour; with one 5,000"),
-        false => check("github", "ok", "a token is set"),
+    match settings.github.token.reveal() {
+        None => check("github", "warning", "no `github.token`: GitHub answers 60 requests an hour; with one 5,000"),
+        Some(_) => check("github", "ok", "a token is set"),
     }
 }

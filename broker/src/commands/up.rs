@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use acquisition::OpenFile;
 use anyhow::{Context, Result};
-use contract::{Clock, Collector, Error};
+use contract::{Collector, Error};
 use monitoring::{Health, Metrics, State};
 use serving::Services;
 use tokio::task::JoinSet;
@@ -30,7 +30,7 @@ pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Resul
     let control = Arc::new(Control::new(broker.clone(), &work, stop.clone()));
     let server = serving::serve(&settings.serving, services(&broker, control, metrics, &health), stop.clone().cancelled_owned()).await?;
     let _announced = running::announce(data, &server)?;
-    let mut collectors = start_collectors(&broker, sample, &stop, &health)?;
+    let mut collectors = start_collectors(&broker, sample, &stop)?;
     greet(&broker, &server, sample);
     health.set("pipelines", State::Ready);
 
@@ -67,18 +67,29 @@ pub(crate) async fn asked_to_end() {
 }
 
 fn services(broker: &Arc<Broker>, control: Arc<Control>, metrics: Metrics, health: &Arc<Health>) -> Services {
-    let health = health.clone();
+    let (health, troubles) = (health.clone(), broker.engines.troubles.clone());
+    let known = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    let ready = move || {
+        // What is being tried again degrades; what works again is ready.
+        let present = troubles.all();
+        let mut known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.extend(present.keys().cloned());
+        for part in known.iter() {
+            health.set(part, present.get(part).map_or(State::Ready, |reason| State::Degraded(reason.clone())));
+        }
+        health.ready()
+    };
     Services {
         hot: broker.engines.hot.clone(),
         cold: broker.engines.cold.clone(),
         control,
         metrics: Arc::new(move || metrics.render()),
-        health: Arc::new(move || health.ready()),
+        health: Arc::new(ready),
     }
 }
 
 /// One task a collector; a collector that ends (a sample) is no failure.
-fn start_collectors(broker: &Arc<Broker>, sample: bool, stop: &CancellationToken, health: &Arc<Health>) -> Result<JoinSet<contract::Result<()>>> {
+fn start_collectors(broker: &Arc<Broker>, sample: bool, stop: &CancellationToken) -> Result<JoinSet<contract::Result<()>>> {
     let context = broker.context();
     let mut tasks = JoinSet::new();
     for source in broker.sources {
@@ -89,11 +100,10 @@ fn start_collectors(broker: &Arc<Broker>, sample: bool, stop: &CancellationToken
             (source.collectors)(&broker.settings.acquisition(), &context)?
         };
         for mut collector in collectors {
-            let (broker, stop, health) = (broker.clone(), stop.clone(), health.clone());
+            let (broker, stop) = (broker.clone(), stop.clone());
             tasks.spawn(async move {
                 let id = collector.id();
-                let (log, clock): (&dyn contract::Log, &dyn Clock) = (&*broker.engines.log, &*broker.engines.clock);
-                let collected = processing::collect(&mut *collector, log, clock, &stop, |_, _| health.set(&id.0, State::Ready)).await?;
+                let collected = processing::collect(&mut *collector, &broker.engines, &stop, |_, _| {}).await?;
                 info!(collector = %id, records = collected.records, bytes = collected.bytes, "`{id}` has ended");
                 Ok(())
             });

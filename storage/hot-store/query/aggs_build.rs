@@ -36,7 +36,7 @@ const UNMAPPED: &str = "_unmapped_";
 const NANOS_PER_MILLI: f64 = 1_000_000.0;
 
 /// A query that was compiled before, as the filter of an aggregation.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Compiled(Box<dyn Query>);
 
 /// tantivy can send aggregations to other machines and asks for what that needs; here they stay.
@@ -52,7 +52,7 @@ impl QueryBuilder for Compiled {
     }
 
     fn box_clone(&self) -> Box<dyn QueryBuilder> {
-        Box::new(self.clone())
+        Box::new(Self(self.0.box_clone()))
     }
 
     fn typetag_name(&self) -> &'static str {
@@ -201,7 +201,9 @@ impl Builder<'_, '_> {
             Kind::Terms(terms) => one(self.terms(terms)?),
             Kind::Histogram(histogram) => one(self.histogram(histogram)?),
             Kind::DateHistogram(histogram) => match histogram.interval {
-                Interval::Fixed { millis, start_millis } => one(self.date_histogram(histogram, millis, start_millis)?),
+                Interval::Fixed { millis, start_millis } => {
+                    one(self.date_histogram(histogram, millis, start_millis)?)
+                }
                 Interval::Calendar(unit) => {
                     self.mapped(&histogram.field, "date_histogram", &[ColumnKind::Timestamp])?;
                     let buckets = self.aggregating.calendar(histogram, unit)?;
@@ -225,13 +227,15 @@ impl Builder<'_, '_> {
             }
             Kind::Metric(metric) => {
                 let any = ["value_count", "cardinality"].contains(&metric.name);
-                let allowed: &[ColumnKind] =
-                    if any { ANY } else { &[ColumnKind::Integer, ColumnKind::Timestamp] };
+                let allowed: &[ColumnKind] = if any { ANY } else { &[ColumnKind::Integer, ColumnKind::Timestamp] };
                 let (field, column) = self.mapped(&metric.field, metric.name, allowed)?;
                 let mut body = json!({ "field": field });
                 if let Some(missing) = metric.missing {
                     if column.is_some_and(|column| column.kind == ColumnKind::Timestamp) {
-                        return Err(illegal(format!("[{}] [missing] for a column of dates is not supported", metric.name)));
+                        return Err(illegal(format!(
+                            "[{}] [missing] for a column of dates is not supported",
+                            metric.name
+                        )));
                     }
                     body["missing"] = json!(missing);
                 }

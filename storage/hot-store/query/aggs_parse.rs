@@ -123,9 +123,10 @@ fn kind_of(key: &str, body: &Value) -> Result<Kind> {
         "top_hits" => top_hits(body).map(Kind::TopHits),
         _ => match METRICS.iter().find(|name| **name == key) {
             Some(name) => metric(name, body).map(Kind::Metric),
-            None => {
-                Err(parsing(format!("Unknown aggregation type [{key}] or it is not supported; {}", nearest(key, KINDS))))
-            }
+            None => Err(parsing(format!(
+                "Unknown aggregation type [{key}] or it is not supported; {}",
+                nearest(key, KINDS)
+            ))),
         },
     }
 }
@@ -159,9 +160,7 @@ fn terms(body: &Value) -> Result<Terms> {
     let guarded = |key: &str| -> Result<Option<Value>> {
         match object.get(key) {
             // Checked as a query's regular expression is: tantivy builds the same automaton of it.
-            Some(Value::String(pattern)) => {
-                Ok(Some(pattern::regex(&Pattern::Regexp(pattern.clone()), false)?.into()))
-            }
+            Some(Value::String(pattern)) => Ok(Some(pattern::regex(&Pattern::Regexp(pattern.clone()), false)?.into())),
             Some(value) if super::json::texts(value).is_none() => {
                 Err(object.wrong(key, "a regular expression or an array of strings", value))
             }
@@ -199,7 +198,9 @@ fn order(object: Object<'_>) -> Result<(String, bool)> {
         Value::Array(items) => match items.as_slice() {
             [single] => one(single),
             [first, second] if one(second)? == ("_key".to_owned(), false) => one(first),
-            _ => Err(illegal("[terms] [order] of several keys is not supported but for [_key] ascending as the second")),
+            _ => {
+                Err(illegal("[terms] [order] of several keys is not supported but for [_key] ascending as the second"))
+            }
         },
         value => one(value),
     }
@@ -214,8 +215,7 @@ fn check_order(path: &str, subs: &[(String, Aggregation)]) -> Result<()> {
         Some(Kind::Metric(metric)) => match metric.name {
             "stats" => ["count", "sum", "min", "max", "avg"].contains(&property),
             "extended_stats" => {
-                let properties =
-                    ["count", "sum", "min", "max", "avg", "sum_of_squares", "variance", "std_deviation"];
+                let properties = ["count", "sum", "min", "max", "avg", "sum_of_squares", "variance", "std_deviation"];
                 properties.contains(&property)
             }
             _ => property.is_empty() || property == "value",
@@ -244,8 +244,7 @@ fn bounds(object: Object<'_>, key: &str) -> Result<Option<(Scalar, Scalar)>> {
 }
 
 fn histogram(body: &Value) -> Result<Histogram> {
-    let known =
-        ["field", "interval", "offset", "min_doc_count", "keyed", "extended_bounds", "hard_bounds"];
+    let known = ["field", "interval", "offset", "min_doc_count", "keyed", "extended_bounds", "hard_bounds"];
     let object = Object::new("histogram", body, &known)?;
     let interval = object.number("interval")?.unwrap_or(0.0);
     if interval <= 0.0 {
@@ -290,7 +289,9 @@ fn date_histogram(body: &Value) -> Result<DateHistogram> {
         (None, Some(calendar)) => calendar_interval(calendar)?,
         (Some(_), Some(_)) => return Err(illegal("Cannot use [fixed_interval] with [calendar_interval]")),
         (None, None) => {
-            return Err(illegal("Invalid interval specified, must be non-null: [fixed_interval] or [calendar_interval]"));
+            return Err(illegal(
+                "Invalid interval specified, must be non-null: [fixed_interval] or [calendar_interval]",
+            ));
         }
     };
     let format = match object.text("format")? {
@@ -328,7 +329,8 @@ fn date_histogram(body: &Value) -> Result<DateHistogram> {
 
 /// Reads `90m`; at least a millisecond, at most a hundred years.
 fn millis(text: &str) -> Result<i64> {
-    let wrong = || illegal(format!("failed to parse the interval [{text}]: expected a number and one of [ms, s, m, h, d]"));
+    let wrong =
+        || illegal(format!("failed to parse the interval [{text}]: expected a number and one of [ms, s, m, h, d]"));
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let number: i64 = text[..digits].parse().map_err(|_| wrong())?;
     let unit = match &text[digits..] {
@@ -415,12 +417,7 @@ fn metric(name: &'static str, body: &Value) -> Result<Metric> {
         _ => &["field", "missing"],
     };
     let object = Object::new(name, body, known)?;
-    Ok(Metric {
-        name,
-        field: field(object)?,
-        missing: object.number("missing")?,
-        sigma: object.number("sigma")?,
-    })
+    Ok(Metric { name, field: field(object)?, missing: object.number("missing")?, sigma: object.number("sigma")? })
 }
 
 fn percentiles(body: &Value) -> Result<Kind> {
@@ -443,14 +440,19 @@ fn top_hits(body: &Value) -> Result<TopHits> {
     let from = object.count("from", TOP_HITS_MAX)?.unwrap_or(0);
     let size = object.count("size", TOP_HITS_MAX)?.unwrap_or(3);
     if size == 0 || from + size > TOP_HITS_MAX {
-        return Err(illegal(format!("[top_hits] from + size must be from 1 to {TOP_HITS_MAX} but was [{}]", from + size)));
+        return Err(illegal(format!(
+            "[top_hits] from + size must be from 1 to {TOP_HITS_MAX} but was [{}]",
+            from + size
+        )));
     }
     let mut sort = Vec::new();
     for key in sort::parse(object.get("sort"))? {
         match key.by {
             SortBy::Column(name) => sort.push((name, key.descending)),
             SortBy::Score | SortBy::Doc => {
-                return Err(illegal("[top_hits] sorts by columns of numbers and dates only; [_score] is not supported"));
+                return Err(illegal(
+                    "[top_hits] sorts by columns of numbers and dates only; [_score] is not supported",
+                ));
             }
         }
     }

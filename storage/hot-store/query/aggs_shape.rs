@@ -97,8 +97,8 @@ impl<'a> Shaper<'a> {
             }
             (BucketResult::Histogram { buckets }, Kind::Histogram(histogram)) => {
                 let key = |bucket: &BucketEntry| {
-                    let key = number(key_number(&bucket.key));
-                    (key.to_string(), Map::from_iter([("key".to_owned(), json!(key_number(&bucket.key)))]))
+                    let key = key_number(&bucket.key);
+                    (float_text(key), Map::from_iter([("key".to_owned(), float(key))]))
                 };
                 self.histogram(buckets, asked, histogram.keyed, &key)
             }
@@ -236,7 +236,8 @@ impl<'a> Shaper<'a> {
         // Between the first and last bucket with rows, unless bounds widen it.
         let wide = histogram.extended_bounds.is_some() && histogram.min_doc_count == 0;
         let first = if wide { Some(0) } else { counted.iter().position(|bucket| rows(bucket) > 0) };
-        let last = if wide { counted.len().checked_sub(1) } else { counted.iter().rposition(|bucket| rows(bucket) > 0) };
+        let last =
+            if wide { counted.len().checked_sub(1) } else { counted.iter().rposition(|bucket| rows(bucket) > 0) };
         let mut shaped = Vec::new();
         for (place, ((start, _), bucket)) in starts.into_iter().zip(counted).enumerate() {
             let within = first.is_some_and(|first| place >= first) && last.is_some_and(|last| place <= last);
@@ -283,7 +284,10 @@ impl<'a> Shaper<'a> {
         for entry in found.hits.iter().skip(top.from).take(top.size) {
             self.rows += 1;
             if self.rows > ROWS_MAX {
-                return Err(bad("too_many_buckets_exception", format!("[top_hits] of more than {ROWS_MAX} rows in all")));
+                return Err(bad(
+                    "too_many_buckets_exception",
+                    format!("[top_hits] of more than {ROWS_MAX} rows in all"),
+                ));
             }
             let place = |name: &str| match entry.doc_value_fields.get(name) {
                 Some(OwnedValue::Array(values)) => match values.first() {

@@ -50,7 +50,10 @@ pub(super) struct Leaf {
 pub(super) enum Target {
     One(String),
     /// Names or patterns with `*`, each with its boost.
-    Many { fields: Vec<(String, f32)>, tie_breaker: f32 },
+    Many {
+        fields: Vec<(String, f32)>,
+        tie_breaker: f32,
+    },
     /// All columns of words and all exact texts: what a query without a field name searches.
     Default,
 }

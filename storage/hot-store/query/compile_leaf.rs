@@ -27,9 +27,7 @@ impl Compiler<'_> {
                 let escaped: String = value.text().chars().flat_map(|letter| ['\\', letter]).collect();
                 regex_query(&Pattern::Wildcard(escaped), true, field)
             }
-            Test::Terms(values) => {
-                Ok(Box::new(TermSetQuery::new(values.iter().map(|value| exact(&value.text())))))
-            }
+            Test::Terms(values) => Ok(Box::new(TermSetQuery::new(values.iter().map(|value| exact(&value.text()))))),
             Test::Match { text, all, minimum, fuzziness, empty_matches_all } => {
                 let words = if is_words { words(&text.text()) } else { vec![(0, text.text())] };
                 self.count_clauses(words.len())?;
@@ -99,9 +97,9 @@ impl Compiler<'_> {
     /// A test of a column of numbers, booleans or dates.
     pub(super) fn value_test(&self, column: &'static Column, field: Field, test: &Test) -> Result<BoxQuery> {
         match test {
-            Test::Term { value, .. } | Test::Match { text: value, .. } | Test::Phrase { text: value, prefix: false, .. } => {
-                self.value_term(column, field, value)
-            }
+            Test::Term { value, .. }
+            | Test::Match { text: value, .. }
+            | Test::Phrase { text: value, prefix: false, .. } => self.value_term(column, field, value),
             Test::Terms(values) => {
                 let terms = values.iter().map(|value| self.value_term(column, field, value));
                 let terms = terms.map(|term| term.map(|term| (Occur::Should, term))).collect::<Result<Vec<_>>>()?;
@@ -190,9 +188,9 @@ impl Compiler<'_> {
 /// The rows whose value lies between both, which may be it.
 fn between(column: &Column, field: Field, lower: Option<i64>, upper: Option<i64>) -> BoxQuery {
     if column.kind == Kind::Boolean {
-        let values = [false, true].into_iter().filter(|value| {
-            (lower.unwrap_or(i64::MIN)..=upper.unwrap_or(i64::MAX)).contains(&i64::from(*value))
-        });
+        let values = [false, true]
+            .into_iter()
+            .filter(|value| (lower.unwrap_or(i64::MIN)..=upper.unwrap_or(i64::MAX)).contains(&i64::from(*value)));
         return constant(Box::new(TermSetQuery::new(values.map(|value| Term::from_field_bool(field, value)))));
     }
     let term = |value: i64| match column.kind {
@@ -234,10 +232,7 @@ fn boolean(value: &Scalar) -> Result<bool> {
         Scalar::Boolean(boolean) => Ok(*boolean),
         Scalar::Text(text) if text == "true" => Ok(true),
         Scalar::Text(text) if text == "false" || text.is_empty() => Ok(false),
-        other => Err(query_shard(format!(
-            "Can't parse boolean value [{}], expected [true] or [false]",
-            other.text()
-        ))),
+        other => Err(query_shard(format!("Can't parse boolean value [{}], expected [true] or [false]", other.text()))),
     }
 }
 
@@ -282,8 +277,7 @@ fn regex_query(pattern: &Pattern, case_insensitive: bool, field: Field) -> Resul
 }
 
 fn phrase(words: Vec<(usize, String)>, field: Field, slop: u32, max_expansions: Option<u32>) -> Result<BoxQuery> {
-    let mut terms: Vec<_> =
-        words.iter().map(|(place, word)| (*place, Term::from_field_text(field, word))).collect();
+    let mut terms: Vec<_> = words.iter().map(|(place, word)| (*place, Term::from_field_text(field, word))).collect();
     match (terms.len(), max_expansions) {
         (0, _) => Ok(Box::new(EmptyQuery)),
         (1, None) => Ok(term_query(terms.remove(0).1, true)),

@@ -142,9 +142,8 @@ impl<'a> DateReader<'a> {
 
 /// Reads `+01:00`, `-0530`, `Z`, `UTC`; names of places are not known.
 pub(super) fn zone_seconds(text: &str) -> Result<i64> {
-    offset(text).ok_or_else(|| {
-        illegal(format!("time_zone [{text}] is not supported; give an offset as [+01:00], or [UTC]"))
-    })
+    offset(text)
+        .ok_or_else(|| illegal(format!("time_zone [{text}] is not supported; give an offset as [+01:00], or [UTC]")))
 }
 
 fn offset(text: &str) -> Option<i64> {
@@ -352,9 +351,21 @@ mod tests {
 
     #[test]
     fn what_is_no_date_is_refused() {
-        for text in ["", "yesterday", "2015-13-01", "2015-02-30", "now+1x", "now-", "now/2d", "2015-01-01T25", "é",
-            "2015-01-01T12:30:45+99:00", "now+9999999999999999d", "99999999999999999999", "2015-01-01T1:2:3"]
-        {
+        for text in [
+            "",
+            "yesterday",
+            "2015-13-01",
+            "2015-02-30",
+            "now+1x",
+            "now-",
+            "now/2d",
+            "2015-01-01T25",
+            "é",
+            "2015-01-01T12:30:45+99:00",
+            "now+9999999999999999d",
+            "99999999999999999999",
+            "2015-01-01T1:2:3",
+        ] {
             assert_eq!(read(text, false), "parse_exception", "{text}");
         }
         assert!(DateReader::new(Timestamp(0), Some("dd.MM.yyyy"), None).is_err());

@@ -58,9 +58,7 @@ impl Reader {
         let mut entries = object.map.iter();
         let (Some((name, body)), None) = (entries.next(), entries.next()) else {
             return Err(match object.map.keys().nth(1) {
-                Some(second) => {
-                    parsing(format!("[query] malformed query, expected one query, found also [{second}]"))
-                }
+                Some(second) => parsing(format!("[query] malformed query, expected one query, found also [{second}]")),
                 None => illegal("query malformed, empty clause found"),
             });
         };
@@ -102,16 +100,8 @@ impl Reader {
     }
 
     fn boolean(&mut self, body: &Value, depth: usize) -> Result<Node> {
-        let known = [
-            "must",
-            "should",
-            "filter",
-            "must_not",
-            "minimum_should_match",
-            "boost",
-            "_name",
-            "adjust_pure_negative",
-        ];
+        let known =
+            ["must", "should", "filter", "must_not", "minimum_should_match", "boost", "_name", "adjust_pure_negative"];
         let object = Object::new("bool", body, &known)?;
         let mut clauses = |key: &str| match object.get(key) {
             Some(value) => self.nodes(key, value, depth),

@@ -42,16 +42,8 @@ pub(super) fn parse(name: &str, body: &Value) -> Result<Node> {
 }
 
 fn matches(target: Target, body: &Value) -> Result<Node> {
-    let known = [
-        "query",
-        "operator",
-        "minimum_should_match",
-        "fuzziness",
-        "zero_terms_query",
-        "lenient",
-        "boost",
-        "_name",
-    ];
+    let known =
+        ["query", "operator", "minimum_should_match", "fuzziness", "zero_terms_query", "lenient", "boost", "_name"];
     let object = Object::new("match", body, &known)?;
     let test = match_test(object)?;
     let lenient = object.boolean("lenient")?.unwrap_or(false);
@@ -137,8 +129,7 @@ fn multi_match(body: &Value) -> Result<Node> {
         }
     };
     let tie_breaker = object.number("tie_breaker")?.unwrap_or(default_tie_breaker) as f32;
-    let fields: Vec<_> =
-        object.texts("fields")?.iter().map(|field| field_with_boost(field)).collect::<Result<_>>()?;
+    let fields: Vec<_> = object.texts("fields")?.iter().map(|field| field_with_boost(field)).collect::<Result<_>>()?;
     let target = if fields.is_empty() { Target::Default } else { Target::Many { fields, tie_breaker } };
     let lenient = object.boolean("lenient")?.unwrap_or(target == Target::Default);
     let test = match kind {
@@ -218,13 +209,7 @@ fn range(target: Target, body: &Value) -> Result<Node> {
     boosted(leaf(target, Test::Range(test)), object)
 }
 
-fn pattern(
-    name: &str,
-    keys: &[&str],
-    make: fn(String) -> Pattern,
-    target: Target,
-    body: &Value,
-) -> Result<Node> {
+fn pattern(name: &str, keys: &[&str], make: fn(String) -> Pattern, target: Target, body: &Value) -> Result<Node> {
     let mut known = vec!["boost", "_name", "case_insensitive", "rewrite"];
     known.extend(keys);
     let object = Object::new(name, body, &known)?;
@@ -237,7 +222,6 @@ fn pattern(
 fn fuzzy(target: Target, body: &Value) -> Result<Node> {
     let object = Object::new("fuzzy", body, &["value", "fuzziness", "boost", "_name"])?;
     let value = Scalar::from_json(object.need("value")?, "fuzzy")?.text();
-    let fuzziness =
-        object.get("fuzziness").map(Fuzziness::from_json).transpose()?.unwrap_or(Fuzziness::Auto(3, 6));
+    let fuzziness = object.get("fuzziness").map(Fuzziness::from_json).transpose()?.unwrap_or(Fuzziness::Auto(3, 6));
     boosted(leaf(target, Test::Fuzzy { value, fuzziness }), object)
 }

@@ -38,7 +38,8 @@ impl<'a> Search<'a> {
         let after = match &request.search_after {
             None => None,
             Some(values) => {
-                let typed = keys.iter().zip(&columns).zip(values).map(|((key, column), value)| key.after(value, *column));
+                let typed =
+                    keys.iter().zip(&columns).zip(values).map(|((key, column), value)| key.after(value, *column));
                 Some(typed.collect::<Result<Vec<_>>>()?)
             }
         };
@@ -58,7 +59,7 @@ impl<'a> Search<'a> {
             aggregations => Some(Aggregating::new(self.indices, aggregations, self.now)?),
         };
         for number in 0..self.indices.len() {
-            timed_out = self.request.timeout.is_some_and(|timeout| started.elapsed() > timeout);
+            timed_out = self.request.timeout.is_some_and(|timeout| started.elapsed() >= timeout);
             if timed_out {
                 break;
             }
@@ -205,7 +206,8 @@ pub(super) fn count(indices: &[OpenIndex], query: &Node, now: Timestamp) -> Resu
 pub(super) fn document(index: &OpenIndex, address: DocAddress) -> Result<(String, Map<String, Value>)> {
     let document: TantivyDocument = index.searcher.doc(address).map_err(engine)?;
     let id = document.get_first(index.fields.id).and_then(|id| id.as_str().map(str::to_owned));
-    let source = document.get_first(index.fields.source).and_then(|source| source.as_bytes().map(serde_json::from_slice));
+    let source =
+        document.get_first(index.fields.source).and_then(|source| source.as_bytes().map(serde_json::from_slice));
     match (id, source) {
         (Some(id), Some(Ok(source))) => Ok((id, source)),
         _ => Err(contract::SearchError {

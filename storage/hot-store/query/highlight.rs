@@ -176,14 +176,17 @@ impl Style {
         let first = |key: &str| Ok(object.texts(key)?.into_iter().next());
         self.pre = first("pre_tags")?.unwrap_or(self.pre);
         self.post = first("post_tags")?.unwrap_or(self.post);
-        let count = |key: &str, now: usize| Ok(object.count(key, TEXT_BYTES_MAX as u64)?.map_or(now, |count| count as usize));
+        let count =
+            |key: &str, now: usize| Ok(object.count(key, TEXT_BYTES_MAX as u64)?.map_or(now, |count| count as usize));
         self.fragment_bytes = count("fragment_size", self.fragment_bytes)?.max(1);
         self.fragments = count("number_of_fragments", self.fragments)?;
         self.no_match_bytes = count("no_match_size", self.no_match_bytes)?;
         self.require_field_match = object.boolean("require_field_match")?.unwrap_or(self.require_field_match);
         match object.text("type")? {
             None | Some("unified" | "plain") => {}
-            Some(other) => return Err(illegal(format!("unknown highlighter type [{other}]; supported are [unified, plain]"))),
+            Some(other) => {
+                return Err(illegal(format!("unknown highlighter type [{other}]; supported are [unified, plain]")));
+            }
         }
         self.best_first = match object.text("order")? {
             None => self.best_first,
@@ -195,7 +198,9 @@ impl Style {
             None => self.as_html,
             Some("html") => true,
             Some("default") => false,
-            Some(other) => return Err(parsing(format!("[highlight] [encoder] takes [default] or [html], not [{other}]"))),
+            Some(other) => {
+                return Err(parsing(format!("[highlight] [encoder] takes [default] or [html], not [{other}]")));
+            }
         };
         Ok(self)
     }

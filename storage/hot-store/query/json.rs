@@ -17,10 +17,9 @@ impl<'a> Object<'a> {
     pub(super) fn new(name: &'a str, value: &'a Value, known: &[&str]) -> Result<Self> {
         let object = Self::open(name, value)?;
         match object.map.keys().find(|key| !known.contains(&key.as_str())) {
-            Some(key) => Err(parsing(format!(
-                "[{name}] does not support [{key}]; {}",
-                super::error::nearest(key, known)
-            ))),
+            Some(key) => {
+                Err(parsing(format!("[{name}] does not support [{key}]; {}", super::error::nearest(key, known))))
+            }
             None => Ok(object),
         }
     }

@@ -136,9 +136,11 @@ fn guarded(regexp: &str) -> Result<String> {
             }
             '{' if !in_class => {
                 let counts: String = std::iter::from_fn(|| letters.next_if(|letter| *letter != '}')).collect();
-                let largest = counts.split(',').filter(|count| !count.is_empty()).map(str::parse::<usize>).max_by_key(
-                    |count| count.as_ref().map_or(usize::MAX, |count| *count),
-                );
+                let largest = counts
+                    .split(',')
+                    .filter(|count| !count.is_empty())
+                    .map(str::parse::<usize>)
+                    .max_by_key(|count| count.as_ref().map_or(usize::MAX, |count| *count));
                 let (Some(Ok(largest)), Some('}')) = (largest, letters.next()) else {
                     return refuse("a malformed repetition");
                 };

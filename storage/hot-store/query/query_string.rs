@@ -34,8 +34,7 @@ pub(super) fn from_json(body: &Value) -> Result<Node> {
         return Err(super::error::parsing(format!("[query_string] type [{kind}] is not supported")));
     }
     let tie_breaker = object.number("tie_breaker")?.unwrap_or(0.0) as f32;
-    let fields: Vec<_> =
-        object.texts("fields")?.iter().map(|field| field_with_boost(field)).collect::<Result<_>>()?;
+    let fields: Vec<_> = object.texts("fields")?.iter().map(|field| field_with_boost(field)).collect::<Result<_>>()?;
     let target = match object.text("default_field")? {
         _ if !fields.is_empty() => Target::Many { fields, tie_breaker },
         Some("*") | None => Target::Default,
@@ -203,9 +202,8 @@ impl Parser<'_> {
             }
             Some(Token::Regexp(text)) => self.pattern(Pattern::Regexp(text), target),
             Some(Token::Range { lower, upper, lower_included, upper_included }) => {
-                let limit = |value: Option<String>, included| {
-                    value.map(|value| Limit { value: Scalar::Text(value), included })
-                };
+                let limit =
+                    |value: Option<String>, included| value.map(|value| Limit { value: Scalar::Text(value), included });
                 self.range(limit(lower, lower_included), limit(upper, upper_included), target)
             }
             Some(Token::Compare { operator, value }) => {
@@ -304,8 +302,7 @@ mod tests {
                 let part = |sign: &str, nodes: &[Node]| {
                     nodes.iter().map(|node| format!("{sign}{}", show(node))).collect::<Vec<_>>()
                 };
-                let parts =
-                    [part("+", &node.must), part("", &node.should), part("-", &node.must_not)].concat();
+                let parts = [part("+", &node.must), part("", &node.should), part("-", &node.must_not)].concat();
                 format!("({})", parts.join(" "))
             }
             Node::Boost(inner, boost) => format!("{}^{boost}", show(inner)),
@@ -380,9 +377,23 @@ mod tests {
 
     #[test]
     fn a_broken_query_string_is_refused_with_the_query() {
-        for text in ["(a", "a)", "AND a", "a AND", "\"a", "title:", "[1 TO", "n:[1 5]", "()", "a^x", "n:>", "/a", "\\",
-            "NOT", "a OR OR b"]
-        {
+        for text in [
+            "(a",
+            "a)",
+            "AND a",
+            "a AND",
+            "\"a",
+            "title:",
+            "[1 TO",
+            "n:[1 5]",
+            "()",
+            "a^x",
+            "n:>",
+            "/a",
+            "\\",
+            "NOT",
+            "a OR OR b",
+        ] {
             let error = parse(text).expect_err(text);
             assert_eq!((error.status, error.kind), (400, "query_shard_exception"), "{text}");
             assert!(error.reason.contains(&format!("[{text}]")), "{text}: {}", error.reason);

@@ -95,7 +95,9 @@ fn key(item: &Value) -> Result<SortKey> {
         None | Some("_last") => false,
         Some("_first") => true,
         Some(other) => {
-            return Err(illegal(format!("[sort] [missing] takes [_first] or [_last], a value as [{other}] is not supported")));
+            return Err(illegal(format!(
+                "[sort] [missing] takes [_first] or [_last], a value as [{other}] is not supported"
+            )));
         }
     };
     let largest = match object.text("mode")? {
@@ -143,14 +145,18 @@ impl SortKey {
         }
         match (&self.by, column.map(|column| column.kind)) {
             (SortBy::Score, _) => value.as_f64().map(|score| SortValue::Score(score as f32)).ok_or_else(wrong),
-            (SortBy::Doc, _) => Err(illegal("[search_after] with a sort by [_doc] is not supported; sort by [_offset]")),
+            (SortBy::Doc, _) => {
+                Err(illegal("[search_after] with a sort by [_doc] is not supported; sort by [_offset]"))
+            }
             (SortBy::Column(_), None) => Ok(SortValue::Missing),
             (SortBy::Column(_), Some(Kind::Text | Kind::TextList)) => {
                 Ok(SortValue::Text(Scalar::from_json(value, "search_after")?.text()))
             }
             (SortBy::Column(_), Some(Kind::Boolean)) => match value {
                 Value::Bool(boolean) => Ok(SortValue::Boolean(*boolean)),
-                Value::Number(number) => number.as_i64().map(|number| SortValue::Boolean(number != 0)).ok_or_else(wrong),
+                Value::Number(number) => {
+                    number.as_i64().map(|number| SortValue::Boolean(number != 0)).ok_or_else(wrong)
+                }
                 _ => Err(wrong()),
             },
             (SortBy::Column(_), Some(Kind::Integer | Kind::Timestamp)) => {

@@ -12,7 +12,10 @@ pub(super) enum SourceFilter {
     All,
     None,
     /// Names or patterns; no includes are all.
-    Some { includes: Vec<String>, excludes: Vec<String> },
+    Some {
+        includes: Vec<String>,
+        excludes: Vec<String>,
+    },
 }
 
 impl SourceFilter {
@@ -51,8 +54,8 @@ impl SourceFilter {
 pub(super) fn fields(patterns: &[String], row: &Map<String, Value>) -> Map<String, Value> {
     let wanted = row.iter().filter(|(name, _)| patterns.iter().any(|pattern| name_fits(pattern, name)));
     let listed = wanted.map(|(name, value)| match value {
-        list @ Value::Array(_) => (name.clone(), list.clone()),
-        single => (name.clone(), Value::Array(vec![single.clone()])),
+        Value::Array(items) => (name.clone(), items.clone()),
+        single => (name.clone(), vec![single.clone()]),
     });
-    listed.collect()
+    listed.filter(|(_, items)| !items.is_empty()).map(|(name, items)| (name, Value::Array(items))).collect()
 }
