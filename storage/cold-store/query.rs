@@ -1,7 +1,7 @@
 //! SQL over the tables: read-only, in bounded memory and time.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,10 +40,11 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// An engine that spills into the directory `spill`.
-    pub(crate) fn new(spill: &Path, settings: &Settings) -> Result<Self> {
+    /// An engine that spills into the directory `spill`, or where the system keeps temporary files.
+    pub(crate) fn new(spill: Option<PathBuf>, settings: &Settings) -> Result<Self> {
+        let mode = spill.map_or(DiskManagerMode::OsTmpDirectory, |spill| DiskManagerMode::Directories(vec![spill]));
         let disk = DiskManagerBuilder::default()
-            .with_mode(DiskManagerMode::Directories(vec![spill.to_owned()]))
+            .with_mode(mode)
             .with_max_temp_directory_size(settings.query_spill_bytes_max);
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(settings.query_memory_bytes_max)))

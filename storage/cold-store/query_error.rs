@@ -15,7 +15,9 @@ pub(crate) fn explain(error: &DataFusionError, tables: &[String]) -> Error {
         DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) => {
             Error::stop(format!("read the files of a table: {}", error.strip_backtrace()))
         }
-        DataFusionError::Internal(cause) => Error::stop(format!("answer the query, a defect: {cause}")),
+        DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => {
+            Error::stop(format!("answer the query, a defect: {}", error.strip_backtrace()))
+        }
         root => Error::change(format!("answer the query: {}", message(error, root, tables))),
     }
 }
@@ -28,6 +30,9 @@ fn message(error: &DataFusionError, root: &DataFusionError, tables: &[String]) -
     let refused = ["DDL not supported", "DML not supported", "Statement not supported"];
     if refused.iter().any(|start| text.starts_with(start)) {
         return format!("it may only read (SELECT, WITH, EXPLAIN, SHOW, DESCRIBE): {text}");
+    }
+    if text.contains("found: EOF") {
+        text = text.replace("found: EOF", "found its end");
     }
     if let Some(place) = error.diagnostic().and_then(place) {
         text = format!("{text} at {place}");

@@ -170,7 +170,8 @@ impl DeltaStore {
         let coverage_known = coverage.positions(COVERAGE_PREFIX).await?;
         let inner = Inner {
             properties: writer_properties(&settings)?,
-            engine: Engine::new(&directory.join("tmp"), &settings)?,
+            // The directory for spilled rows is emptied by the next process that writes, so it is not a reader's.
+            engine: Engine::new(writable.then(|| directory.join("tmp")), &settings)?,
             coverage,
             maintenance: tokio::sync::Mutex::new(()),
             coverage_known: tokio::sync::Mutex::new(coverage_known),

@@ -114,11 +114,14 @@ impl Table {
 
     /// Reads what was committed since, by whomever.
     pub(crate) async fn refresh(&self) -> Result<()> {
-        let doing = || format!("read the log of the table `{}`", self.layout.name);
         let mut log = self.log.lock().await;
         match log.as_mut() {
-            Some(log) => {
-                log.state.update(log.store.as_ref(), None).await.map_err(|error| failed(doing(), error))?;
+            Some(known) => {
+                // What was read before may be cleaned up by now; then only the whole log says.
+                if let Err(error) = known.state.update(known.store.as_ref(), None).await {
+                    tracing::debug!(table = %self.layout.name, %error, "the log is read anew");
+                    *known = self.load().await?;
+                }
             }
             None if !self.layout.root.join("_delta_log").is_dir() => return Ok(()),
             None => *log = Some(self.load().await?),

@@ -187,14 +187,11 @@ impl HotIndex {
     pub(crate) fn commit(&self, writer: &mut IndexWriter<RowDocument>, next: &Positions) -> Result<(), Error> {
         let payload = Payload { version: PAYLOAD_VERSION, next: next.clone() };
         let payload = serde_json::to_string(&payload).expect("a map of numbers has no failing form");
-        let commit = || -> tantivy::Result<()> {
-            let mut prepared = writer.prepare_commit()?;
+        let committed = writer.prepare_commit().and_then(|mut prepared| {
             prepared.set_payload(&payload);
-            prepared.commit()?;
-            Ok(())
-        };
-        let mut commit = commit;
-        commit().map_err(|error| Error::stop(format!("commit the index `{}`", self.name)).because(error))?;
+            prepared.commit()
+        });
+        committed.map_err(|error| Error::stop(format!("commit the index `{}`", self.name)).because(error))?;
         *self.mark.lock().unwrap_or_else(PoisonError::into_inner) = next.clone();
         self.reload()
     }

@@ -22,7 +22,7 @@ impl HotSource {
         let places = Places::of(rows);
         let at = |row: usize| (places.partition(row), places.offset(row));
         self.commit_all(&mut progress)?;
-        let mut groups = self.groups(rows, self.first_day(now));
+        let (mut groups, _) = self.groups(rows, self.first_day(now));
         for (name, group) in &mut groups {
             group.retain(|&row| at(row).1 < progress.written.of(at(row).0));
             progress.checkpoint.note_first(name, &places.first(group));

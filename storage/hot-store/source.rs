@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use contract::{Day, Error, Partition, Positions, Result, RowSchema, Rows, SourceId, Timestamp, drop_below};
+use contract::{Day, Error, Partition, Positions, Result, RowSchema, Rows, SourceId, Timestamp, drop_below, metric};
 use tantivy::IndexWriter;
 use tantivy::indexer::UserOperation;
 
@@ -97,10 +97,11 @@ impl HotSource {
             next.advance(partition, offset);
         }
         let batch = drop_below(&rows.silver, &progress.written);
-        let groups = self.groups(&batch, self.first_day(now));
+        let (groups, too_old) = self.groups(&batch, self.first_day(now));
         let outcome = self.add(&mut progress, &batch, groups, &next);
         self.settle(&mut progress, outcome)?;
         progress.written = next;
+        self.too_old.fetch_add(too_old, Ordering::Relaxed);
         Ok(())
     }
 
@@ -168,22 +169,23 @@ impl HotSource {
         Ok(())
     }
 
-    /// The rows by the index they belong to, without those that are too old.
-    pub(crate) fn groups(&self, batch: &RecordBatch, first_day: Option<Day>) -> BTreeMap<String, Vec<usize>> {
+    /// The rows by the index they belong to, and how many are too old for any.
+    pub(crate) fn groups(&self, batch: &RecordBatch, first_day: Option<Day>) -> (BTreeMap<String, Vec<usize>>, u64) {
         let times = batch.column(EVENT_TIME).as_primitive::<TimestampMicrosecondType>();
         let mut days: BTreeMap<Day, Vec<usize>> = BTreeMap::new();
         for (row, &time) in times.values().iter().enumerate() {
             days.entry(Timestamp(time).day()).or_default().push(row);
         }
         let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        let mut too_old = 0;
         for (day, mut rows) in days {
             if first_day.is_some_and(|first| day < first) {
-                self.too_old.fetch_add(rows.len() as u64, Ordering::Relaxed);
+                too_old += rows.len() as u64;
             } else {
                 groups.entry(self.index_name(day)).or_default().append(&mut rows);
             }
         }
-        groups
+        (groups, too_old)
     }
 
     /// The index of a day. One that is there already is used whatever the settings say, so that a day never
@@ -267,7 +269,9 @@ impl HotSource {
             return Ok(index);
         }
         let index = Arc::new(HotIndex::create(&self.folder, self.id(), name, self.fields.clone())?);
-        self.indices.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), index.clone());
+        let mut indices = self.indices.write().unwrap_or_else(PoisonError::into_inner);
+        indices.insert(name.to_owned(), index.clone());
+        metric::HOT_INDICES.set(&[self.id().0], indices.len() as f64);
         Ok(index)
     }
 

@@ -6,17 +6,18 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::AsArray;
 use bytes::Bytes;
 use cold_store::{DeltaStore, Settings};
 use contract::conformance::cold_store::{SCHEMA, SOURCE};
 use contract::{
-    LogRecord, OffsetRange, Processor, RawRecord, Reject, RowBuilder, Rows, RowsBuilder, Span, Store, Timestamp,
+    ColdStore, LogRecord, OffsetRange, Processor, RawRecord, Reject, RowBuilder, Rows, RowsBuilder, Span, Store, Timestamp,
 };
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-const RECORDS: i64 = 400_000;
+const RECORDS: i64 = 160_000;
 const BATCH: i64 = 8_000;
 const COMMIT_EVERY: usize = 5;
 const BODY_BYTES: usize = 2_000;
@@ -88,7 +89,19 @@ async fn store(directory: &std::path::Path, batches: &[Rows]) -> Duration {
         }
         store.commit(SOURCE).await.expect("commits");
     }
-    started.elapsed()
+    let written = started.elapsed();
+    let day = Timestamp(1_420_070_400_000_000).day();
+    let asked = Instant::now();
+    for rows in batches {
+        let ids: Vec<&str> = rows.bronze.column(2).as_string::<i32>().iter().flatten().collect();
+        let found = store.find_ids(SOURCE, day, &ids).await.expect("finds");
+        assert_eq!(found.len(), ids.len());
+    }
+    println!("find_ids       {:>6.2} ms for each {BATCH} ids", asked.elapsed().as_secs_f64() * 1e3 / batches.len() as f64);
+    let maintained = Instant::now();
+    store.maintain().await.expect("maintains");
+    println!("maintain       {:>6.2} s", maintained.elapsed().as_secs_f64());
+    written
 }
 
 fn main() {

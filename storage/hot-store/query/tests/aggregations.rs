@@ -94,8 +94,8 @@ fn terms_count_numbers_booleans_and_what_is_missing() {
     assert_eq!(pairs(&numbers), expected);
     let made = aggregate(&json!({ "terms": { "field": "nowhere" } }));
     assert_eq!(made["buckets"], json!([]));
-    let missing = aggregate(&json!({ "missing": { "field": "title" } }));
-    assert_eq!(missing["doc_count"], json!(wanted(|doc| doc.title.is_none()).len()));
+    let missing = aggregate(&json!({ "missing": { "field": "number" } }));
+    assert_eq!(missing["doc_count"], json!(wanted(|doc| doc.number.is_none()).len()));
     let times = aggregate(&json!({ "terms": { "field": "created_at", "size": 1, "order": { "_key": "asc" } } }));
     let first = docs().iter().filter_map(|doc| doc.created_at).min().unwrap();
     assert_eq!(times["buckets"][0]["key"], json!(first / 1_000));

@@ -60,7 +60,7 @@ fn queries() -> Vec<(Value, &'static str, &'static str)> {
         (json!({ "bool": { "boost": -1 } }), "illegal_argument_exception", "[boost]"),
         (json!({ "query_string": {} }), "parsing_exception", "[query]"),
         (json!({ "query_string": { "query": "(a" } }), "query_shard_exception", "Failed to parse query [(a]"),
-        (json!({ "query_string": { "query": "number:many" } }), "query_shard_exception", "\"many\""),
+        (json!({ "query_string": { "query": "number:many", "lenient": false } }), "query_shard_exception", "\"many\""),
         (json!({ "query_string": { "query": "title:leak~5" } }), "parsing_exception", "[fuzziness]"),
         (json!({ "query_string": { "query": "a", "analyser": "x" } }), "parsing_exception", "[analyser]"),
         (nested(40), "illegal_argument_exception", "nested depth"),

@@ -153,7 +153,7 @@ fn a_hit_has_elasticsearchs_shape() {
     assert_eq!(hit["_score"], Value::Null);
     assert_eq!(hit["_source"], super::source(doc));
     assert_eq!(hit["sort"], json!([doc.event_time / 1_000]));
-    assert_eq!(hit["fields"], json!({ "type": ["PushEvent"] }), "an empty list is no value");
+    assert_eq!(hit["fields"], json!({ "type": [doc.kind] }), "an empty list is no value");
 }
 
 #[test]
