@@ -14,10 +14,9 @@ use contract::{Clock, Collector, Error, Processor, Result, RowSchema, SourceId, 
 use serde::{Deserialize, Serialize};
 
 pub mod github;
-mod secret;
 mod unpack;
 
-pub use secret::Secret;
+pub use contract::Secret;
 
 /// Every source. The list is the overview; a test holds each to the same battery.
 pub static SOURCES: &[Source] = &[github::SOURCE];

@@ -33,6 +33,7 @@ mod record;
 pub mod row_json;
 mod rows;
 mod schema;
+mod secret;
 mod store;
 mod timestamp;
 
@@ -46,6 +47,7 @@ pub use processor::{Processor, Reject};
 pub use record::{RawRecord, RecordId, SourceId};
 pub use rows::{RowBuilder, Rows, RowsBuilder, bronze_batch, bronze_schema, dead_letter_schema, drop_below};
 pub use schema::{COMMON, Column, Kind, RowSchema, Search};
+pub use secret::Secret;
 pub use store::{
     ColdStore, ColdTable, Expired, HotStore, IdPlace, IndexSummary, RowStream, SearchError, Store, StoredRow,
     TableStream,

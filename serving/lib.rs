@@ -19,4 +19,4 @@ mod testing;
 pub use routes::{Door, ROUTES, Route};
 pub use server::{Server, serve};
 pub use services::{Control, Services, exit_code};
-pub use settings::{Secret, Settings};
+pub use settings::Settings;

@@ -1,10 +1,9 @@
 //! The section `[serving]`.
 
-use std::fmt;
 use std::net::SocketAddr;
 
-use contract::{Error, Result};
-use serde::{Deserialize, Serialize, Serializer};
+use contract::{Error, Result, Secret};
+use serde::{Deserialize, Serialize};
 
 /// What is served where, to whom, and how much at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,8 +17,7 @@ pub struct Settings {
     /// What a client must show, except for `/health/*`: `Authorization: Bearer TOKEN`, or the same as the password of Basic
     /// or as an Elasticsearch API key. None asks nobody, which is allowed on loopback only. It travels in clear: beyond
     /// a trusted network, put a proxy with TLS before it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token: Option<Secret>,
+    pub token: Secret,
     /// Bytes of one request's body, also after it was unpacked. A search with 65,536 terms is below 2 MB.
     pub body_bytes_max: usize,
     /// Seconds until a request is answered, or a SQL result is sent, and else given up. Commands are not limited.
@@ -38,7 +36,7 @@ impl Default for Settings {
         Self {
             elasticsearch_listen: "127.0.0.1:9200".to_owned(),
             http_listen: "127.0.0.1:8080".to_owned(),
-            token: None,
+            token: Secret::default(),
             body_bytes_max: 4 << 20,
             request_seconds_max: 60,
             concurrent_requests_max: 32,
@@ -51,7 +49,7 @@ impl Default for Settings {
 impl Settings {
     /// The token, if one is set, for a client of this server; an empty one is none.
     pub fn token(&self) -> Option<String> {
-        self.token.as_ref().map(|token| token.0.clone()).filter(|token| !token.is_empty())
+        self.token.reveal().map(str::to_owned)
     }
 
     /// Refuses limits of zero, with which nothing could be answered.
@@ -81,29 +79,6 @@ impl Settings {
     }
 }
 
-/// A text that is never shown: `***` in `Debug` and when serialized.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl From<&str> for Secret {
-    fn from(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("***")
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,7 +94,7 @@ mod tests {
     #[test]
     fn an_address_that_others_reach_needs_a_token() {
         let open: SocketAddr = "0.0.0.0:8080".parse().unwrap();
-        let mut settings = Settings { token: Some("".into()), ..Settings::default() };
+        let mut settings = Settings { token: String::new().into(), ..Settings::default() };
         let refused = settings.check_reach("http_listen", open).expect_err("an empty token is none").to_string();
         assert_eq!(
             refused,
@@ -127,7 +102,7 @@ mod tests {
              set `serving.token`, or listen on 127.0.0.1"
         );
         settings.check_reach("http_listen", "[::1]:8080".parse().unwrap()).expect("loopback");
-        settings.token = Some("opensesame".into());
+        settings.token = "opensesame".to_owned().into();
         settings.check_reach("http_listen", open).expect("with a token");
     }
 

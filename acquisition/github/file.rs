@@ -326,8 +326,9 @@ mod tests {
             }
         }
         assert_eq!(open.bytes_total, content.len() as u64);
-        assert_eq!(open.bytes_read.load(Ordering::Relaxed), open.bytes_total, "all of it was read");
         let notes = open.notes.lock().unwrap().clone();
+        let is_all_read = open.bytes_read.load(Ordering::Relaxed) == open.bytes_total;
+        assert!(is_all_read || !notes.is_empty(), "only a damage ends the reading early");
         (records, notes)
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use acquisition::Source;
-use contract::{ColdStore, Error, HotStore, Log, Remedy, Result, SystemClock, metric};
+use contract::{Error, Remedy, Result, SystemClock, metric};
 use embedded_log::EmbeddedLog;
 use processing::{CommitPolicy, Engines, Pipeline, PipelineHandle, Recipe};
 use tokio_util::sync::CancellationToken;

@@ -143,8 +143,8 @@ fn set(table: &mut Table, known: &[(String, String)], name: &str, text: &str) ->
 
 /// `; did you mean `x`?`, where something is near.
 pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let best = known.map(|name| (strsim::jaro_winkler(word, name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
-    best.filter(|(likeness, _)| *likeness > 0.7).map(|(_, name)| format!("; did you mean `{name}`?")).unwrap_or_default()
+    let best = known.map(|name| (strsim::normalized_damerau_levenshtein(word, name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(likeness, _)| *likeness > 0.5).map(|(_, name)| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ fn up_killed_at_random_moments_loses_and_doubles_nothing() {
     let mut random = Random::from_environment();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let start = contract::Timestamp::parse_rfc3339("2026-01-01T00:00:00Z").expect("a time");
-    let stream = EventStream { first: 40, growth: 9, last: 1_000, start, poll_interval_seconds: 0 };
+    let stream = EventStream { first: 40, growth: 60, last: 1_600, start, poll_interval_seconds: 0 };
     let server = runtime.block_on(Replay::stream(stream)).expect("a port");
     let mut place = Place::with_small_steps();
     place.environment.extend([

@@ -16,7 +16,7 @@ fn python(script: &str, arguments: &[&str]) -> String {
 }
 
 /// Deletes rows with delta-rs from Python.
-pub fn delete_from_delta(table: &Path, predicate: &str) {
+pub(crate) fn delete_from_delta(table: &Path, predicate: &str) {
     let script = "import sys, deltalake; assert deltalake.DeltaTable(sys.argv[1]).delete(sys.argv[2])['num_deleted_rows'] > 0";
     python(script, &[table.to_str().expect("text"), predicate]);
 }

@@ -10,9 +10,14 @@ fn the_samples_are_searchable_and_queryable_soon_after_the_start() {
     place.environment.retain(|(name, _)| *name != "DATABROKER_HOT_RETENTION_DAYS");
     let up = place.up(&["--sample"]);
     let search = |body: Value| http_json("POST", &format!("{}/github/_search", up.elasticsearch), &body);
-    eventually("samples are found", || search(json!({"track_total_hits": true}))["hits"]["total"]["value"].as_u64() > Some(900));
+    eventually("the sample is in the hot store", || {
+        let github = &place.json(&["status"])["sources"]["github"];
+        let read = github["collectors"]["github/sample"].as_str().is_some_and(|cursor| cursor.contains("\"done\":true"));
+        read && github["lag"]["hot"]["records"] == json!(0)
+    });
 
     let total = search(json!({"track_total_hits": true}))["hits"]["total"]["value"].as_u64().expect("a number");
+    assert!(total > 900, "the sample has {total} events");
     let by_type = search(json!({"size": 0, "aggs": {"t": {"terms": {"field": "type", "size": 50}}}}));
     let buckets = by_type["aggregations"]["t"]["buckets"].as_array().expect("buckets").clone();
     assert_eq!(buckets.iter().map(|bucket| bucket["doc_count"].as_u64().expect("a count")).sum::<u64>(), total);
@@ -143,7 +148,7 @@ fn wrong_use_is_told_and_exits_64() {
     let file = place.write("one.json", b"");
     assert_eq!(place.json(&["backfill", "github", &file])["records"], json!(0), "an empty file is no error");
     refused(&["sql", "SELECT * FROM silver.gihub"], "github");
-    refused(&["sql", "DROP TABLE silver.github"], "read-only");
+    refused(&["sql", "DROP TABLE silver.github"], "only read");
     refused(&["search", "github", "type:("], "search");
     place.write("databroker.toml", b"[hot]\nretention_dys = 3\n");
     refused(&["status"], "retention_days");

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 /// A data directory of its own, and the environment that every command on it gets.
-pub struct Place {
-    pub home: tempfile::TempDir,
-    pub environment: Vec<(&'static str, String)>,
+pub(crate) struct Place {
+    pub(crate) home: tempfile::TempDir,
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 impl Place {
     /// An empty one that keeps all days in the hot store and listens on free ports.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let environment = vec![
             ("DATABROKER_HOT_RETENTION_DAYS", "0".to_owned()),
             ("DATABROKER_SERVING_ELASTICSEARCH_LISTEN", "127.0.0.1:0".to_owned()),
@@ -25,7 +25,7 @@ impl Place {
     }
 
     /// The same with steps so small that every hand-over happens often.
-    pub fn with_small_steps() -> Self {
+    pub(crate) fn with_small_steps() -> Self {
         let mut place = Self::new();
         let small = [
             ("DATABROKER_BACKFILL_RECORDS_MAX", "150"),
@@ -42,11 +42,11 @@ impl Place {
         place
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.home.path().join("data")
     }
 
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_databroker"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DATABROKER_")) {
             command.env_remove(name);
@@ -58,12 +58,12 @@ impl Place {
     }
 
     /// Runs a command to its end.
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("databroker starts")
     }
 
     /// Runs a command that must succeed, and answers what it prints.
-    pub fn text(&self, arguments: &[&str]) -> String {
+    pub(crate) fn text(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{arguments:?}: {}\n{said}\n{}", output.status, String::from_utf8_lossy(&output.stdout));
@@ -71,25 +71,25 @@ impl Place {
     }
 
     /// The same with `--json`.
-    pub fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let text = self.text(&[&["--json"], arguments].concat());
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?} prints one document: {error}\n{text}"))
     }
 
     /// A query whose first row's first column is a number.
-    pub fn count(&self, query: &str) -> u64 {
+    pub(crate) fn count(&self, query: &str) -> u64 {
         let rows = self.json(&["sql", query]);
         rows[0].as_object().and_then(|row| row.values().next()).and_then(Value::as_u64).unwrap_or_else(|| panic!("{query}: {rows}"))
     }
 
-    pub fn write(&self, name: &str, bytes: &[u8]) -> String {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> String {
         let path = self.home.path().join(name);
         std::fs::write(&path, bytes).expect("writable");
         path.to_str().expect("text").to_owned()
     }
 
     /// Starts `up` and waits until it is ready.
-    pub fn up(&self, arguments: &[&str]) -> Up {
+    pub(crate) fn up(&self, arguments: &[&str]) -> Up {
         let log = std::fs::File::create(self.home.path().join("up.log")).expect("writable");
         let child = self.command(&[&["up"], arguments].concat()).stdout(Stdio::null()).stderr(log).spawn().expect("databroker starts");
         let mut up = Up { child, http: String::new(), elasticsearch: String::new() };
@@ -106,16 +106,16 @@ impl Place {
         panic!("`up` is not ready within a minute\n{}", self.up_log());
     }
 
-    pub fn up_log(&self) -> String {
+    pub(crate) fn up_log(&self) -> String {
         std::fs::read_to_string(self.home.path().join("up.log")).unwrap_or_default()
     }
 }
 
 /// A running `databroker up`; killed when dropped.
-pub struct Up {
-    pub child: Child,
-    pub http: String,
-    pub elasticsearch: String,
+pub(crate) struct Up {
+    pub(crate) child: Child,
+    pub(crate) http: String,
+    pub(crate) elasticsearch: String,
 }
 
 impl Up {
@@ -128,13 +128,13 @@ impl Up {
     }
 
     /// Asks it to end, as Ctrl-C does, and waits.
-    pub fn end(mut self) -> std::process::ExitStatus {
+    pub(crate) fn end(mut self) -> std::process::ExitStatus {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
         self.child.wait().expect("it ends")
     }
 
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
     }
@@ -149,7 +149,7 @@ impl Drop for Up {
 }
 
 /// One request on loopback: status and body.
-pub fn http(method: &str, url: &str, body: &str) -> (u16, String) {
+pub(crate) fn http(method: &str, url: &str, body: &str) -> (u16, String) {
     let request = async {
         let method: reqwest::Method = method.parse().expect("a method");
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
@@ -163,7 +163,7 @@ pub fn http(method: &str, url: &str, body: &str) -> (u16, String) {
 }
 
 /// The answer to a request that must succeed.
-pub fn http_json(method: &str, url: &str, body: &Value) -> Value {
+pub(crate) fn http_json(method: &str, url: &str, body: &Value) -> Value {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let (status, text) = http(method, url, &body);
     assert_eq!(status, 200, "{method} {url}: {text}");
@@ -171,7 +171,7 @@ pub fn http_json(method: &str, url: &str, body: &Value) -> Value {
 }
 
 /// Waits until `condition` holds, asking often.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < deadline, "not within a minute: {what}");
@@ -180,7 +180,7 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Made events of GitHub: ids from `from` on, a type and a day by the id, some longer ones.
-pub fn events(from: u64, count: u64) -> Vec<Value> {
+pub(crate) fn events(from: u64, count: u64) -> Vec<Value> {
     const TYPES: [&str; 5] = ["PushEvent", "WatchEvent", "IssuesEvent", "CreateEvent", "MadeUpEvent"];
     let event = |number: u64| {
         let kind = TYPES[(number % 5) as usize];
@@ -205,7 +205,7 @@ pub fn events(from: u64, count: u64) -> Vec<Value> {
 }
 
 /// Events as lines, gzip.
-pub fn gzip_lines(events: &[Value]) -> Vec<u8> {
+pub(crate) fn gzip_lines(events: &[Value]) -> Vec<u8> {
     let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     for event in events {
         writeln!(out, "{event}").expect("a vector takes all");
@@ -214,18 +214,18 @@ pub fn gzip_lines(events: &[Value]) -> Vec<u8> {
 }
 
 /// Small numbers that look random, from a seed: the same seed gives the same run.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     /// From `DATABROKER_TEST_SEED`, or from the time; said, so that a failure can be run again.
-    pub fn from_environment() -> Self {
+    pub(crate) fn from_environment() -> Self {
         let now = std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64);
         let seed = std::env::var("DATABROKER_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(now);
         println!("DATABROKER_TEST_SEED={seed}");
         Self(seed)
     }
 
-    pub fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

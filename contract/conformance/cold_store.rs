@@ -61,6 +61,9 @@ pub const CASES: &[(&str, Case)] = &[
 
 /// The rows of offsets `from..to` of a partition. Every tenth offset is a dead letter; the event days are
 /// 2015-01-01 and, from offset 1,000 on, the day after; the id is `PARTITION-OFFSET`.
+///
+/// # Panics
+/// If the contract's builder keeps a row that the processor rejects, or the other way round.
 pub fn rows(partition: Partition, from: Offset, to: Offset) -> Rows {
     let mut builder = RowsBuilder::new(&SCHEMA);
     for offset in from..to {
@@ -133,7 +136,8 @@ async fn counts(store: &dyn ColdStore) -> (i64, i64, i64) {
 /// Every offset below `to` stands once, in silver or in the dead letters, and in bronze.
 async fn assert_complete(store: &dyn ColdStore, to: i64) {
     assert_eq!(counts(store).await, (to, to - to / 10, to / 10));
-    for table in ["bronze.github", "(SELECT _offset FROM silver.github UNION ALL SELECT _offset FROM ops.dead_letters)"] {
+    for table in ["bronze.github", "(SELECT _offset FROM silver.github UNION ALL SELECT _offset FROM ops.dead_letters)"]
+    {
         assert_eq!(number(store, &format!("SELECT count(DISTINCT _offset) FROM {table}")).await, to, "{table}");
     }
 }
@@ -317,7 +321,8 @@ async fn refused(place: Arc<dyn Place>) {
         "SET datafusion.execution.batch_size = 1",
         "EXPLAIN ANALYZE DELETE FROM silver.github",
     ];
-    let wrong = ["SELEC 1", "SELECT nothing FROM silver.github", "SELECT 1 FROM silver.gthub", "SELECT 1; SELECT 2", ""];
+    let wrong =
+        ["SELEC 1", "SELECT nothing FROM silver.github", "SELECT 1 FROM silver.gthub", "SELECT 1; SELECT 2", ""];
     for query in writes.into_iter().chain(wrong) {
         let error = store.sql(query).await.map(|_| ()).expect_err(query);
         assert_eq!(error.remedy(), Remedy::Change, "{query}: {error}");
@@ -327,7 +332,9 @@ async fn refused(place: Arc<dyn Place>) {
     assert!(column.contains("number") && column.to_lowercase().contains("line 2"), "{column}");
     assert!(message("SELECT 1 FROM silver.gthub").await.contains("silver.github"));
     assert!(message("SELECT 1 FROM\nWHERE 2").await.to_lowercase().contains("line"));
-    for query in ["SHOW TABLES", "DESCRIBE silver.github", "EXPLAIN SELECT 1", "WITH a AS (SELECT 1 AS b) SELECT b FROM a"] {
+    for query in
+        ["SHOW TABLES", "DESCRIBE silver.github", "EXPLAIN SELECT 1", "WITH a AS (SELECT 1 AS b) SELECT b FROM a"]
+    {
         assert!(!answer(store.as_ref(), query).await.is_empty(), "{query}");
     }
     assert_complete(store.as_ref(), 10).await;

@@ -17,7 +17,11 @@ pub(crate) const COVERAGE_PREFIX: &str = "databroker/ops.coverage";
 impl View {
     /// Bytes of a source that wait.
     pub(crate) fn bytes(&self, source: SourceId) -> usize {
-        self.pending.iter().filter(|pending| pending.source == source).map(|pending| pending.rows.get_array_memory_size()).sum()
+        self.pending
+            .iter()
+            .filter(|pending| pending.source == source)
+            .map(|pending| pending.rows.get_array_memory_size())
+            .sum()
     }
 
     fn waiting(&self, source: SourceId) -> Vec<RecordBatch> {

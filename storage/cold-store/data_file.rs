@@ -106,7 +106,6 @@ impl DataFile {
             clustering_provider: None,
         })
     }
-
 }
 
 impl Drop for DataFile {

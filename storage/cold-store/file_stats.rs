@@ -73,9 +73,7 @@ impl Bounds {
     fn json(&self) -> (Value, Option<Value>) {
         match self {
             Self::Integer(low, high) => (json!(low), Some(json!(high))),
-            Self::Time(low, high) => {
-                (json!(Timestamp(*low).to_string()), Some(json!(Timestamp(*high).to_string())))
-            }
+            Self::Time(low, high) => (json!(Timestamp(*low).to_string()), Some(json!(Timestamp(*high).to_string()))),
             Self::Text(low, high) => {
                 let start: String = low.chars().take(TEXT_CHARACTERS_MAX).collect();
                 (json!(start), short_upper_bound(high).map(Value::from))

@@ -101,7 +101,9 @@ impl Layout {
             columns.push(match (rows.column_by_name(field.name()), self.partitioning) {
                 (_, Partitioning::Day { column, of }) if column == field.name() => days(rows, of, &self.name)?,
                 (Some(column), _) => column.clone(),
-                (None, _) => return Err(Error::stop(format!("add rows to `{}`: no column `{}`", self.name, field.name()))),
+                (None, _) => {
+                    return Err(Error::stop(format!("add rows to `{}`: no column `{}`", self.name, field.name())));
+                }
             });
         }
         let arranged = RecordBatch::try_new(self.schema.clone(), columns);

@@ -73,7 +73,8 @@ impl Inner {
     async fn checkpoint(&self, table: &Table) -> Result<Option<u64>> {
         let Some((store, state)) = table.log().await else { return Ok(None) };
         let last = last_checkpoint(&table.layout.root.join("_delta_log"));
-        let last = last.map_err(|error| Error::stop(format!("list the log of `{}`", table.layout.name)).because(error))?;
+        let last =
+            last.map_err(|error| Error::stop(format!("list the log of `{}`", table.layout.name)).because(error))?;
         if state.version() < last.unwrap_or(0) + self.settings.checkpoint_interval_commits {
             return Ok(None);
         }
@@ -128,7 +129,9 @@ fn last_checkpoint(log: &Path) -> std::io::Result<Option<u64>> {
     for entry in fs::read_dir(log)? {
         let name = entry?.file_name();
         let Some((version, kind)) = name.to_str().and_then(|name| name.split_once('.')) else { continue };
-        if kind.starts_with("checkpoint") && let Ok(version) = version.parse::<u64>() {
+        if kind.starts_with("checkpoint")
+            && let Ok(version) = version.parse::<u64>()
+        {
             last = last.max(Some(version));
         }
     }

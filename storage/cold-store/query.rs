@@ -43,9 +43,8 @@ impl Engine {
     /// An engine that spills into the directory `spill`, or where the system keeps temporary files.
     pub(crate) fn new(spill: Option<PathBuf>, settings: &Settings) -> Result<Self> {
         let mode = spill.map_or(DiskManagerMode::OsTmpDirectory, |spill| DiskManagerMode::Directories(vec![spill]));
-        let disk = DiskManagerBuilder::default()
-            .with_mode(mode)
-            .with_max_temp_directory_size(settings.query_spill_bytes_max);
+        let disk =
+            DiskManagerBuilder::default().with_mode(mode).with_max_temp_directory_size(settings.query_spill_bytes_max);
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(settings.query_memory_bytes_max)))
             .with_disk_manager_builder(disk)
@@ -71,14 +70,18 @@ impl Engine {
     /// Answers a query over tables at one moment.
     pub(crate) async fn query(&self, query: &str, tables: Vec<(Arc<Layout>, View)>) -> Result<TableStream> {
         if query.len() > QUERY_BYTES_MAX {
-            return Err(Error::change(format!("answer a query of {} bytes: {QUERY_BYTES_MAX} is the most", query.len())));
+            return Err(Error::change(format!(
+                "answer a query of {} bytes: {QUERY_BYTES_MAX} is the most",
+                query.len()
+            )));
         }
         let names: Vec<String> = tables.iter().map(|(layout, _)| layout.name.clone()).collect();
         let deadline = Instant::now() + Duration::from_secs(self.seconds_max);
         let started = tokio::time::timeout_at(deadline, self.start(query, tables)).await;
         let stream = started.map_err(|_| self.late())?.map_err(|error| explain(&error, &names))?;
         let schema = stream.schema();
-        let running = Running { stream, deadline, rows_left: self.rows_max, late: self.late(), rows_max: self.rows_max };
+        let running =
+            Running { stream, deadline, rows_left: self.rows_max, late: self.late(), rows_max: self.rows_max };
         Ok(TableStream { schema, batches: running.batches(names) })
     }
 

@@ -12,7 +12,7 @@ use deltalake::kernel::Action;
 use deltalake::protocol::DeltaOperation;
 
 use crate::data_file::write_files;
-use crate::layout::{Partitioning, PartitionValue};
+use crate::layout::{PartitionValue, Partitioning};
 use crate::rewrite::Rewrite;
 use crate::store::{Inner, finished};
 use crate::table::{CommittedFile, Table};

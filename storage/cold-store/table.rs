@@ -141,7 +141,8 @@ impl Table {
     async fn load(&self) -> Result<TableLog> {
         let store = self.log_store()?;
         let state = DeltaTableState::try_new(store.as_ref(), None).await;
-        let state = state.map_err(|error| failed(format!("read the log of the table `{}`", self.layout.name), error))?;
+        let state =
+            state.map_err(|error| failed(format!("read the log of the table `{}`", self.layout.name), error))?;
         self.check_columns(&state)?;
         Ok(TableLog { store, state })
     }
@@ -229,7 +230,8 @@ impl Table {
         let value = layout.partition_value(text).unwrap_or(PartitionValue::Whole);
         let rows = file.num_records();
         let mut bounds = file_stats::parse(file.stats().as_deref(), &layout.schema, rows);
-        if let (Some(scalar), Some(column)) = (value.scalar(), bounds.column_statistics.get_mut(layout.files.fields().len()))
+        if let (Some(scalar), Some(column)) =
+            (value.scalar(), bounds.column_statistics.get_mut(layout.files.fields().len()))
         {
             use datafusion::common::stats::Precision::Exact;
             (column.min_value, column.max_value) = (Exact(scalar.clone()), Exact(scalar));
@@ -248,7 +250,8 @@ impl Table {
 
     fn log_store(&self) -> Result<LogStoreRef> {
         let doing = || format!("open the table `{}`", self.layout.name);
-        let path = self.layout.root.to_str().ok_or_else(|| Error::change(format!("{}: its path is not UTF-8", doing())))?;
+        let path =
+            self.layout.root.to_str().ok_or_else(|| Error::change(format!("{}: its path is not UTF-8", doing())))?;
         let url = parse_table_uri(path).map_err(|error| failed(doing(), error))?;
         DeltaTableBuilder::from_url(url.clone())
             .map(|builder| builder.with_storage_backend(Arc::new(DurableStore::default()), url))
@@ -310,8 +313,8 @@ pub(crate) fn transactions(prefix: &str, next: &Positions, now_ms: i64) -> Vec<T
 
 async fn create(layout: &Layout, store: &LogStoreRef) -> Result<()> {
     let doing = || format!("make the table `{}`", layout.name);
-    let columns: StructType = (layout.schema.as_ref().try_into_kernel())
-        .map_err(|error| Error::stop(doing()).because(error))?;
+    let columns: StructType =
+        (layout.schema.as_ref().try_into_kernel()).map_err(|error| Error::stop(doing()).because(error))?;
     let partition: Vec<String> = layout.partition_field().map(|field| field.name().clone()).into_iter().collect();
     let builder = CreateBuilder::new()
         .with_log_store(store.clone())
@@ -331,7 +334,9 @@ pub(crate) fn failed(doing: String, error: DeltaTableError) -> Error {
     );
     let busy = matches!(
         &error,
-        DeltaTableError::Transaction { source: TransactionError::MaxCommitAttempts(_) | TransactionError::CommitConflict(_) }
+        DeltaTableError::Transaction {
+            source: TransactionError::MaxCommitAttempts(_) | TransactionError::CommitConflict(_)
+        }
     );
     if zombie {
         return Error::stop(format!("{doing}: another process commits the same rows"));

@@ -46,7 +46,8 @@ async fn write_and_commit(store: &DeltaStore, from: i64, to: i64) -> Positions {
 
 /// Every offset below `to` stands once in bronze, and in silver or the dead letters.
 async fn assert_complete(store: &DeltaStore, to: i64) {
-    for table in ["bronze.github", "(SELECT _offset FROM silver.github UNION ALL SELECT _offset FROM ops.dead_letters)"] {
+    for table in ["bronze.github", "(SELECT _offset FROM silver.github UNION ALL SELECT _offset FROM ops.dead_letters)"]
+    {
         assert_eq!(number(store, &format!("SELECT count(*) FROM {table}")).await, to, "{table}");
         assert_eq!(number(store, &format!("SELECT count(DISTINCT _offset) FROM {table}")).await, to, "{table}");
     }
@@ -126,7 +127,8 @@ async fn a_second_writer_is_refused_at_the_door_and_a_zombie_at_the_commit() {
     assert_eq!(error.remedy(), Remedy::Change, "{error}");
     drop(store);
 
-    let open = async || Table::open(Layout::silver(&SCHEMA, &fs::canonicalize(directory.path()).unwrap())).await.unwrap();
+    let open =
+        async || Table::open(Layout::silver(&SCHEMA, &fs::canonicalize(directory.path()).unwrap())).await.unwrap();
     let (living, zombie) = (open().await, open().await);
     let commit = async |table: &Table, next: i64| {
         let marks = transactions("databroker/silver.github", &Positions([(0, next)].into()), 0);
@@ -170,7 +172,11 @@ async fn many_small_commits_become_few_files_a_short_log_and_the_same_rows() {
     for summary in store.tables().await.unwrap() {
         let root = directory.path().join(summary.name.replace('.', "/"));
         assert!(summary.files <= 16, "{summary:?}");
-        assert_eq!(files(&root, ".zstd.parquet").len(), summary.files, "replaced files and orphans are gone: {summary:?}");
+        assert_eq!(
+            files(&root, ".zstd.parquet").len(),
+            summary.files,
+            "replaced files and orphans are gone: {summary:?}"
+        );
         assert!(files(&root.join("_delta_log"), ".json").len() <= 80, "{summary:?}");
     }
     assert!(!orphan.exists());
@@ -223,7 +229,10 @@ async fn a_query_beyond_a_limit_is_told_which() {
     fails("SELECT array_agg(value) FROM generate_series(1, 1000000)", "cold.query_memory_bytes_max").await;
     let endless = "SELECT count(*) FROM generate_series(1, 100000000) a, generate_series(1, 100000000) b WHERE a.value = -b.value + 1";
     fails(&format!("{endless} OR a.value * b.value < 0"), "cold.query_seconds_max").await;
-    assert_eq!(answer(&store, "SELECT _id FROM silver.github LIMIT 100").await.iter().map(|b| b.num_rows()).sum::<usize>(), 100);
+    assert_eq!(
+        answer(&store, "SELECT _id FROM silver.github LIMIT 100").await.iter().map(|b| b.num_rows()).sum::<usize>(),
+        100
+    );
 }
 
 #[tokio::test]
@@ -266,7 +275,10 @@ async fn another_engine_may_compact_a_table_meanwhile() {
         write_and_commit(&store, commit * 20, commit * 20 + 20).await;
     }
     let compacted = store.maintain().await.unwrap();
-    assert!(compacted.iter().any(|line| line.starts_with("`silver.github`: 6 files compacted into 1")), "{compacted:?}");
+    assert!(
+        compacted.iter().any(|line| line.starts_with("`silver.github`: 6 files compacted into 1")),
+        "{compacted:?}"
+    );
     assert_complete(&store, 160).await;
 }
 

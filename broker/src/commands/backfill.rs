@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use acquisition::{OpenFile, Source};
-use contract::{Error, HotStore, OffsetRange, Positions, Result, SourceId, Topic};
+use contract::{Error, OffsetRange, Positions, Result, SourceId, Topic};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::Sender;
 

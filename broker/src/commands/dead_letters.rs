@@ -2,9 +2,7 @@
 
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
-use contract::{
-    ColdStore, CollectorId, Cursor, Error, Harvest, Log, RawRecord, RecordId, Result, SourceId, Timestamp, Topic,
-};
+use contract::{CollectorId, Cursor, Error, Harvest, RawRecord, RecordId, Result, SourceId, Timestamp, Topic};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 

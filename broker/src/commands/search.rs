@@ -1,6 +1,6 @@
 //! `search`: the query string against the hot store.
 
-use contract::{Error, HotStore, Result};
+use contract::{Error, Result};
 use serde_json::{Value, json};
 
 use crate::broker::Broker;

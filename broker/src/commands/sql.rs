@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use contract::{ColdStore, Error};
+use contract::Error;
 use futures::TryStreamExt;
 use serving::table;
 

@@ -1,6 +1,6 @@
 //! `status` and `topics`: what is there and how far each store is.
 
-use contract::{ColdStore, HotStore, Log, Result, Topic};
+use contract::{Result, Topic};
 use serde_json::{Value, json};
 
 use crate::broker::Broker;

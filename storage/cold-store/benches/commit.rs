@@ -1,6 +1,5 @@
 //! Writing and committing rows, beside the bare Parquet writer on the same batches:
 //! `cargo bench -p cold-store --bench commit`.
-#![expect(missing_docs, reason = "a benchmark has no public items")]
 
 use std::fs::File;
 use std::sync::Arc;
@@ -11,7 +10,8 @@ use bytes::Bytes;
 use cold_store::{DeltaStore, Settings};
 use contract::conformance::cold_store::{SCHEMA, SOURCE};
 use contract::{
-    ColdStore, LogRecord, OffsetRange, Processor, RawRecord, Reject, RowBuilder, Rows, RowsBuilder, Span, Store, Timestamp,
+    ColdStore, LogRecord, OffsetRange, Processor, RawRecord, Reject, RowBuilder, Rows, RowsBuilder, Span, Store,
+    Timestamp,
 };
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -26,7 +26,7 @@ struct Events;
 
 impl Processor for Events {
     fn process(&self, record: &RawRecord, row: &mut RowBuilder) -> Result<(), Reject> {
-        row.text(SCHEMA.place("type"), if record.body[20] % 2 == 0 { "PushEvent" } else { "IssuesEvent" });
+        row.text(SCHEMA.place("type"), if record.body[20].is_multiple_of(2) { "PushEvent" } else { "IssuesEvent" });
         row.integer(SCHEMA.place("number"), record.event_time.0 % 1_000);
         row.texts(SCHEMA.place("labels"), ["bug", "good first issue"]);
         row.boolean(SCHEMA.place("public"), true);
@@ -38,8 +38,22 @@ impl Processor for Events {
 /// Text that compresses about as GitHub's events do: words in an order of their own.
 fn body(seed: i64) -> Bytes {
     const WORDS: [&str; 16] = [
-        "{\"id\":", "\"type\":", "\"PushEvent\",", "\"actor\":", "\"login\":", "\"repo\":", "\"name\":", "\"payload\":",
-        "\"commits\":", "\"sha\":", "\"message\":", "\"fix\"", "\"url\":", "\"https://api.example.org/\"", "12345,", "},",
+        "{\"id\":",
+        "\"type\":",
+        "\"PushEvent\",",
+        "\"actor\":",
+        "\"login\":",
+        "\"repo\":",
+        "\"name\":",
+        "\"payload\":",
+        "\"commits\":",
+        "\"sha\":",
+        "\"message\":",
+        "\"fix\"",
+        "\"url\":",
+        "\"https://api.example.org/\"",
+        "12345,",
+        "},",
     ];
     let mut state = seed as u64;
     let mut text = format!("{{\"number\":{seed:>12},");
@@ -97,7 +111,10 @@ async fn store(directory: &std::path::Path, batches: &[Rows]) -> Duration {
         let found = store.find_ids(SOURCE, day, &ids).await.expect("finds");
         assert_eq!(found.len(), ids.len());
     }
-    println!("find_ids       {:>6.2} ms for each {BATCH} ids", asked.elapsed().as_secs_f64() * 1e3 / batches.len() as f64);
+    println!(
+        "find_ids       {:>6.2} ms for each {BATCH} ids",
+        asked.elapsed().as_secs_f64() * 1e3 / batches.len() as f64
+    );
     let maintained = Instant::now();
     store.maintain().await.expect("maintains");
     println!("maintain       {:>6.2} s", maintained.elapsed().as_secs_f64());
@@ -111,7 +128,10 @@ fn main() {
     let directory = tempfile::tempdir().expect("a directory");
     let report = |name: &str, time: Duration| {
         let (rows, megabytes) = (RECORDS as f64 / time.as_secs_f64(), bytes as f64 / 1e6 / time.as_secs_f64());
-        println!("{name:<14} {:>6.2} s {rows:>9.0} records/s {megabytes:>6.0} MB/s of rows in memory", time.as_secs_f64());
+        println!(
+            "{name:<14} {:>6.2} s {rows:>9.0} records/s {megabytes:>6.0} MB/s of rows in memory",
+            time.as_secs_f64()
+        );
     };
     let bare = bare(directory.path(), &batches);
     report("ArrowWriter", bare);

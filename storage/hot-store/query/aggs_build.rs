@@ -139,7 +139,7 @@ impl<'a> Aggregating<'a> {
     pub(super) fn calendar(&self, histogram: &DateHistogram, unit: u8) -> Result<Vec<(i64, i64)>> {
         let mut span = self.date_span(&histogram.field)?;
         let zone = histogram.zone_seconds * 1_000_000;
-        let dates = DateReader::new(self.now, None, None)?;
+        let dates = DateReader::new(self.now, None, None)?.in_zone(histogram.zone_seconds);
         if let Some((min, max)) = &histogram.extended_bounds {
             let (min, max) = (dates.read(min, false)?.0, dates.read(max, true)?.0);
             span = Some(span.map_or((min, max), |(low, high)| (low.min(min), high.max(max))));
@@ -310,8 +310,7 @@ impl Builder<'_, '_> {
     /// Asked for in nanoseconds, as dates are stored: tantivy's own conversion forgets a segment without any value.
     fn date_histogram(&self, histogram: &DateHistogram, millis: i64, start_millis: i64) -> Result<Value> {
         let (field, _) = self.mapped(&histogram.field, "date_histogram", &[ColumnKind::Timestamp])?;
-        let zone = format!("{}", date_math::write(0, histogram.zone_seconds).split_at(23).1);
-        let dates = DateReader::new(self.aggregating.now, None, Some(&zone))?;
+        let dates = DateReader::new(self.aggregating.now, None, None)?.in_zone(histogram.zone_seconds);
         let nanos = |(min, max): &(Scalar, Scalar)| -> Result<(f64, f64)> {
             let (min, max) = (dates.read(min, false)?.0, dates.read(max, false)?.0);
             if min > max {

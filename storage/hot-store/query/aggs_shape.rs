@@ -22,6 +22,9 @@ use super::execute::document;
 /// Rows that the `top_hits` of one request read.
 const ROWS_MAX: usize = 10_000;
 
+/// A bucket with its name, by which keyed answers list it.
+type Named = (String, Map<String, Value>);
+
 /// Writes the answers of one request.
 pub(super) struct Shaper<'a> {
     aggregating: &'a Aggregating<'a>,
@@ -120,7 +123,7 @@ impl<'a> Shaper<'a> {
         buckets: &BucketEntries<BucketEntry>,
         asked: &Aggregation,
         keyed: bool,
-        key: &dyn Fn(&BucketEntry) -> (String, Map<String, Value>),
+        key: &dyn Fn(&BucketEntry) -> Named,
     ) -> Result<Value> {
         let mut shaped = Vec::new();
         for bucket in buckets.iter() {
@@ -342,7 +345,7 @@ impl<'a> Shaper<'a> {
     }
 }
 
-fn listed(buckets: Vec<(String, Map<String, Value>)>, keyed: bool) -> Value {
+fn listed(buckets: Vec<Named>, keyed: bool) -> Value {
     if keyed {
         let named = buckets.into_iter().map(|(name, bucket)| (name, Value::Object(bucket)));
         json!({ "buckets": named.collect::<Map<_, _>>() })
@@ -351,7 +354,7 @@ fn listed(buckets: Vec<(String, Map<String, Value>)>, keyed: bool) -> Value {
     }
 }
 
-fn date_key(micros: i64, histogram: &DateHistogram) -> (String, Map<String, Value>) {
+fn date_key(micros: i64, histogram: &DateHistogram) -> Named {
     let text = histogram.format.write(micros, histogram.zone_seconds);
     let mut entry = Map::new();
     entry.insert("key_as_string".to_owned(), json!(text));

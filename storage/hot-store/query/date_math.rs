@@ -61,6 +61,11 @@ impl<'a> DateReader<'a> {
         Ok(Self { now, format, zone_seconds })
     }
 
+    /// The same reader for dates in another zone.
+    pub(super) fn in_zone(self, zone_seconds: i64) -> Self {
+        Self { zone_seconds, ..self }
+    }
+
     /// Reads a date. With `up` the last microsecond that the text still means, else the first:
     /// `2015-01-01` means the whole day, a text with milliseconds the whole millisecond.
     pub(super) fn read(&self, value: &Scalar, up: bool) -> Result<Timestamp> {

@@ -239,7 +239,7 @@ impl Style {
             found.retain(|_| place.next().is_some_and(|place| kept.contains(&place)));
         }
         if self.best_first {
-            found.sort_by(|left, right| right.0.cmp(&left.0));
+            found.sort_by_key(|(marks, _)| std::cmp::Reverse(*marks));
         }
         found.into_iter().map(|(_, fragment)| fragment).collect()
     }
@@ -292,7 +292,7 @@ impl Style {
 /// The places of the wanted words.
 fn marks(text: &str, column: &Column, wanted: &Wanted) -> Vec<Range<usize>> {
     if column.search == Search::Exact {
-        return if wanted.has(text) { vec![0..text.len()] } else { Vec::new() };
+        return std::iter::once(0..text.len()).filter(|_| wanted.has(text)).collect();
     }
     let mut analyser = crate::fields::standard();
     let mut stream = analyser.token_stream(text);

@@ -250,3 +250,62 @@ mod tests {
         assert_eq!(regex(&Pattern::Regexp("a\\d+#".to_owned()), false).expect("valid"), "(?s:a[0-9]+\\#)");
     }
 }
+
+#[cfg(test)]
+mod timing {
+    use super::*;
+    #[test]
+    fn zz_timing() {
+        let mut b = tantivy::schema::Schema::builder();
+        let f = b.add_text_field("x", tantivy::schema::STRING);
+        let mut pats = vec![
+            ".*a.{20}".to_owned(),
+            ".*.{100}".to_owned(),
+            ".*[^a]{120}".to_owned(),
+            "(.*a|.*b){10}".to_owned(),
+            "(a|b|c|.)*x(.|..){8}".to_owned(),
+            "(.?){100}".to_owned(),
+            ".*\\W{60}".to_owned(),
+            "([^a]*[^b]*){40}".to_owned(),
+            "(.|é|ü)*é.{30}".to_owned(),
+            "((a?){7}){7}".to_owned(),
+            format!("({})*", "a|".repeat(100)),
+            ".*".repeat(120),
+            "(.*)*".repeat(40),
+            "[^x][^y]".repeat(32),
+            format!(".*{}", "[^é]".repeat(60)),
+        ];
+        pats.push("()".repeat(100) + "{5}");
+        for p in pats {
+            let t = std::time::Instant::now();
+            let r = regex(&Pattern::Regexp(p.clone()), false)
+                .map_err(|e| e.reason)
+                .and_then(|r| tantivy::query::RegexQuery::from_pattern(&r, f).map(|_| ()).map_err(|e| e.to_string()));
+            println!(
+                "{:?} {} {:?}",
+                t.elapsed(),
+                &p[..p.len().min(30)],
+                r.map_err(|e| e.chars().take(80).collect::<String>())
+            );
+        }
+        for w in [
+            "*?".repeat(10),
+            "*a?b?c?d?e?f?g?h?i*".to_owned(),
+            format!("*{}*{}*", "ab".repeat(60), "cd".repeat(60)),
+            "?".repeat(20),
+            "*é*ü*".to_owned(),
+            "*rust*".to_owned(),
+        ] {
+            let t = std::time::Instant::now();
+            let r = regex(&Pattern::Wildcard(w.clone()), false)
+                .map_err(|e| e.reason)
+                .and_then(|r| tantivy::query::RegexQuery::from_pattern(&r, f).map(|_| ()).map_err(|e| e.to_string()));
+            println!(
+                "{:?} {} {:?}",
+                t.elapsed(),
+                &w[..w.len().min(30)],
+                r.map_err(|e| e.chars().take(80).collect::<String>())
+            );
+        }
+    }
+}

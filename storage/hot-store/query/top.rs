@@ -248,7 +248,6 @@ pub(super) struct SegmentTop {
     score_max: Option<f32>,
 }
 
-#[derive(PartialEq, PartialOrd)]
 struct Entry {
     places: Box<[u128]>,
     place: (i64, i64),
@@ -256,7 +255,19 @@ struct Entry {
     score: Score,
 }
 
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
 impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl Ord for Entry {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {

@@ -70,7 +70,6 @@ fn queries() -> Vec<(Value, &'static str, &'static str)> {
 }
 
 fn bodies() -> Vec<(Value, &'static str, &'static str)> {
-    let aggregation = |body: Value| json!({ "size": 0, "aggs": { "it": body } });
     vec![
         (json!({ "qery": {} }), "parsing_exception", "did you mean [query]?"),
         (json!({ "collapse": { "field": "type" } }), "parsing_exception", "[collapse]"),
@@ -90,6 +89,15 @@ fn bodies() -> Vec<(Value, &'static str, &'static str)> {
         (json!({ "highlight": {} }), "parsing_exception", "[fields]"),
         (json!({ "_source": 5 }), "parsing_exception", "[_source]"),
         (json!({ "timeout": "soon" }), "parsing_exception", "[timeout]"),
+    ]
+}
+
+fn aggregation(body: Value) -> Value {
+    json!({ "size": 0, "aggs": { "it": body } })
+}
+
+fn aggregations() -> Vec<(Value, &'static str, &'static str)> {
+    vec![
         (json!({ "aggs": {}, "aggregations": {} }), "parsing_exception", "[aggregations]"),
         (aggregation(json!({ "significant_terms": {} })), "parsing_exception", "[significant_terms]"),
         (aggregation(json!({})), "parsing_exception", "[it]"),
@@ -117,6 +125,11 @@ fn bodies() -> Vec<(Value, &'static str, &'static str)> {
             "illegal_argument_exception",
             "sub-aggregations",
         ),
+    ]
+}
+
+fn histograms() -> Vec<(Value, &'static str, &'static str)> {
+    vec![
         (
             aggregation(json!({ "histogram": { "field": "number", "interval": 0 } })),
             "illegal_argument_exception",
@@ -177,7 +190,7 @@ fn bodies() -> Vec<(Value, &'static str, &'static str)> {
 #[test]
 fn what_is_not_supported_is_refused_by_its_name() {
     let of_queries = queries().into_iter().map(|(query, kind, named)| (json!({ "query": query }), kind, named));
-    for (body, kind, named) in of_queries.chain(bodies()) {
+    for (body, kind, named) in of_queries.chain(bodies()).chain(aggregations()).chain(histograms()) {
         let shown: String = body.to_string().chars().take(200).collect();
         let error = match super::super::search(three(), &body, NOW) {
             Ok(answer) => panic!("{shown} answered {answer}"),

@@ -99,7 +99,8 @@ fn search_after_a_text_that_no_row_has_goes_on_behind_it() {
     let answer = ask(three(), &json!({ "sort": sort, "size": 200, "search_after": ["rust.."] }));
     let mut expected = wanted(|doc| doc.repo.as_str() > "rust..");
     let mut found = ids(&answer);
-    (expected.sort(), found.sort());
+    expected.sort();
+    found.sort();
     assert_eq!(found, expected);
     assert_eq!(answer["hits"]["total"]["value"], json!(200));
 }
