@@ -76,6 +76,9 @@ impl Span {
 /// The partition of a key among `partitions`: Kafka's default partitioner (murmur2 of the key, sign
 /// bit cleared, modulo), so that both logs and foreign producers agree.
 /// Source: `org.apache.kafka.common.utils.Utils.murmur2`.
+///
+/// # Panics
+/// If there are no partitions.
 pub fn partition_of(key: &[u8], partitions: Partition) -> Partition {
     assert!(partitions > 0, "a topic has at least one partition");
     (murmur2(key) & 0x7fff_ffff) as i32 % partitions

@@ -28,6 +28,7 @@ impl RecordId {
     }
 
     /// The id as text.
+    #[expect(clippy::missing_panics_doc, reason = "both constructors take UTF-8 only")]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("checked by both constructors")
     }

@@ -141,6 +141,7 @@ impl RowsBuilder {
     }
 
     /// The rows of the span that the records came from. The builder is empty afterwards.
+    #[expect(clippy::missing_panics_doc, reason = "the builders follow the schema")]
     pub fn finish(&mut self, span: Span) -> Rows {
         use arrow::array::ArrayBuilder;
         debug_assert_eq!(self.dead.partition.len(), ArrayBuilder::len(&self.dead_texts[0]));
@@ -392,6 +393,7 @@ impl ColumnBuilder {
 }
 
 /// Records as rows of bronze.
+#[expect(clippy::missing_panics_doc, reason = "the builders follow the schema")]
 pub fn bronze_batch(records: &[LogRecord]) -> RecordBatch {
     let mut columns = RawColumns::default();
     records.iter().for_each(|record| columns.push(record));

@@ -60,6 +60,7 @@ impl Day {
     }
 
     /// Year, month (1 to 12) and day of the month, in the Gregorian calendar.
+    #[expect(clippy::missing_panics_doc, reason = "every day is brought into the calendar's range first")]
     pub fn civil(self) -> (i16, i8, i8) {
         let date = jiff::civil::date(1970, 1, 1)
             .checked_add(jiff::Span::new().days(self.0.clamp(-719_162, 2_932_896)))

@@ -29,13 +29,20 @@ fn main() -> anyhow::Result<()> {
     let repeats = events.div_ceil(records.len());
     let (input, raw_bytes) = write_repeated(home.path(), &records, repeats)?;
     let total = records.len() * repeats;
-    println!("{total} events, {:.0} MB raw, {:.0} MB gzip", raw_bytes as f64 / 1e6, input.metadata()?.len() as f64 / 1e6);
+    println!(
+        "{total} events, {:.0} MB raw, {:.0} MB gzip",
+        raw_bytes as f64 / 1e6,
+        input.metadata()?.len() as f64 / 1e6
+    );
 
     let whole = run_whole(home.path(), &home.path().join("input.json.gz"), raw_bytes, total)?;
     let batches: Vec<Rows> = records.chunks(RECORDS_AT_ONCE).map(rows_of).collect();
     let stages = [
         ("gunzip", cpu(|| gunzip(&home.path().join("input.json.gz")))?),
-        ("parse to columns", cpu(|| repeat(repeats, || records.chunks(RECORDS_AT_ONCE).for_each(|some| drop(rows_of(some)))))?),
+        (
+            "parse to columns",
+            cpu(|| repeat(repeats, || records.chunks(RECORDS_AT_ONCE).for_each(|some| drop(rows_of(some)))))?,
+        ),
         ("log append", cpu(|| runtime.block_on(append(home.path(), &records, repeats)))?),
         ("tantivy", cpu(|| index(home.path(), &batches, repeats))?),
         ("Parquet silver", cpu(|| parquet(home.path(), &batches, repeats, |rows| &rows.silver))?),
@@ -188,7 +195,10 @@ async fn append(home: &Path, records: &[RawRecord], repeats: usize) -> anyhow::R
             let harvest = Harvest {
                 source,
                 collector: CollectorId("github/bench".to_owned()),
-                records: some.iter().map(|record| RawRecord { id: RecordId::from(format!("{}{turn:04}", record.id)), ..record.clone() }).collect(),
+                records: some
+                    .iter()
+                    .map(|record| RawRecord { id: RecordId::from(format!("{}{turn:04}", record.id)), ..record.clone() })
+                    .collect(),
                 coverage: Vec::new(),
                 cursor: Cursor(format!("{turn}/{part}")),
                 poll_again_in: None,
@@ -207,8 +217,12 @@ fn index(home: &Path, batches: &[Rows], repeats: usize) -> anyhow::Result<()> {
     let fields: Vec<_> = columns
         .iter()
         .map(|column| match (column.kind, column.search) {
-            (contract::Kind::Text | contract::Kind::TextList, contract::Search::Words) => schema.add_text_field(column.name, TEXT),
-            (contract::Kind::Text | contract::Kind::TextList, contract::Search::Exact) => schema.add_text_field(column.name, STRING | FAST),
+            (contract::Kind::Text | contract::Kind::TextList, contract::Search::Words) => {
+                schema.add_text_field(column.name, TEXT)
+            }
+            (contract::Kind::Text | contract::Kind::TextList, contract::Search::Exact) => {
+                schema.add_text_field(column.name, STRING | FAST)
+            }
             (contract::Kind::Integer, _) => schema.add_i64_field(column.name, tantivy::schema::INDEXED | FAST),
             (contract::Kind::Boolean, _) => schema.add_bool_field(column.name, tantivy::schema::INDEXED | FAST),
             (contract::Kind::Timestamp, _) => schema.add_date_field(column.name, tantivy::schema::INDEXED | FAST),
@@ -264,7 +278,12 @@ fn document(
     document
 }
 
-fn parquet(home: &Path, batches: &[Rows], repeats: usize, part: fn(&Rows) -> &arrow::array::RecordBatch) -> anyhow::Result<()> {
+fn parquet(
+    home: &Path,
+    batches: &[Rows],
+    repeats: usize,
+    part: fn(&Rows) -> &arrow::array::RecordBatch,
+) -> anyhow::Result<()> {
     use parquet::basic::{Compression, ZstdLevel};
     let properties = parquet::file::properties::WriterProperties::builder();
     let properties = properties.set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?)).build();

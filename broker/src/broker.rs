@@ -43,7 +43,10 @@ impl Broker {
         let schemas: Vec<_> = sources.iter().map(|source| source.schema).collect();
         let [log_dir, hot_dir, cold_dir] = ["log", "hot", "cold"].map(|name| data.join(name));
         if access == Access::Read && !log_dir.exists() {
-            let doing = format!("open data directory `{}`: there is nothing in it yet; `up` or `backfill` fill it", data.display());
+            let doing = format!(
+                "open data directory `{}`: there is nothing in it yet; `up` or `backfill` fill it",
+                data.display()
+            );
             return Err(Error::change(doing));
         }
         if access == Access::Write {
@@ -55,12 +58,19 @@ impl Broker {
             Access::Write => EmbeddedLog::open(&log_dir, &ids, settings.log.clone(), clock.clone())?,
         };
         let hot = match access {
-            Access::Read => hot_store::TantivyStore::open_read_only(&hot_dir, &schemas, settings.hot.clone(), clock.clone())?,
+            Access::Read => {
+                hot_store::TantivyStore::open_read_only(&hot_dir, &schemas, settings.hot.clone(), clock.clone())?
+            }
             Access::Write => hot_store::TantivyStore::open(&hot_dir, &schemas, settings.hot.clone(), clock.clone())?,
         };
         let cold = match access {
-            Access::Read => cold_store::DeltaStore::open_read_only(&cold_dir, &schemas, settings.cold.clone(), clock.clone()).await?,
-            Access::Write => cold_store::DeltaStore::open(&cold_dir, &schemas, settings.cold.clone(), clock.clone()).await?,
+            Access::Read => {
+                cold_store::DeltaStore::open_read_only(&cold_dir, &schemas, settings.cold.clone(), clock.clone())
+                    .await?
+            }
+            Access::Write => {
+                cold_store::DeltaStore::open(&cold_dir, &schemas, settings.cold.clone(), clock.clone()).await?
+            }
         };
         // A reader meets the end of a log that is being written, which is no damage.
         let damaged = access == Access::Write && !recovery.is_clean();
@@ -68,7 +78,8 @@ impl Broker {
         notes.extend_from_slice(hot.notes());
         notes.iter().for_each(|note| warn!("{note}"));
         let (log, cold) = (Arc::new(log), Arc::new(cold));
-        let engines = Engines { log: log.clone(), hot: Arc::new(hot), cold: cold.clone(), clock, troubles: Arc::default() };
+        let engines =
+            Engines { log: log.clone(), hot: Arc::new(hot), cold: cold.clone(), clock, troubles: Arc::default() };
         Ok(Self { settings: settings.clone(), data: data.to_owned(), access, engines, log, cold, sources, notes })
     }
 
@@ -106,8 +117,13 @@ impl Broker {
             backlog_interval: std::time::Duration::from_millis(self.settings.cold.commit_interval_ms),
             bytes_max: self.settings.cold.commit_bytes_max as u64,
         };
-        let pipeline =
-            Pipeline { engines: self.engines.clone(), recipe: recipe(source), hot: self.settings.processing.hot_policy(), cold, batch_bytes_max: self.settings.processing.batch_bytes_max };
+        let pipeline = Pipeline {
+            engines: self.engines.clone(),
+            recipe: recipe(source),
+            hot: self.settings.processing.hot_policy(),
+            cold,
+            batch_bytes_max: self.settings.processing.batch_bytes_max,
+        };
         pipeline.start(stop.clone()).await
     }
 

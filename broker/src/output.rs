@@ -55,7 +55,8 @@ pub(crate) fn bytes_short(bytes: u64) -> String {
 pub(crate) async fn count(cold: &dyn ColdStore, query: &str) -> Result<u64> {
     let batches: Vec<_> = cold.sql(query).await?.batches.try_collect().await?;
     let first = batches.iter().find(|batch| batch.num_rows() > 0);
-    let counted = first.map(|batch| arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Int64)).transpose();
+    let counted =
+        first.map(|batch| arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Int64)).transpose();
     let counted = counted.map_err(|cause| Error::stop("read a count").because(cause))?;
     Ok(counted.map_or(0, |column| column.as_primitive::<Int64Type>().value(0).max(0) as u64))
 }
@@ -78,7 +79,11 @@ pub(crate) async fn show_progress(mut messages: Receiver<Value>) {
             bar.set_message(format!("{} records, {rate:.0}/s", number("records")));
         } else if message["what"] == "stored" {
             bar.set_style(style("storing {spinner} {msg}"));
-            bar.set_message(format!("{} records to the hot store, {} to the cold store", number("hot_left"), number("cold_left")));
+            bar.set_message(format!(
+                "{} records to the hot store, {} to the cold store",
+                number("hot_left"),
+                number("cold_left")
+            ));
             bar.tick();
         }
     }
@@ -127,7 +132,9 @@ pub(crate) fn table(rows: &[Row]) {
         Some((_, value)) => first_words(&value.to_string(), CELL_CHARACTERS),
     };
     let cells: Vec<Vec<String>> = rows.iter().map(|row| names.iter().map(|name| cell(row, name)).collect()).collect();
-    let width = |place: usize| cells.iter().map(|row| row[place].chars().count()).chain([names[place].chars().count()]).max().unwrap_or(0);
+    let width = |place: usize| {
+        cells.iter().map(|row| row[place].chars().count()).chain([names[place].chars().count()]).max().unwrap_or(0)
+    };
     let widths: Vec<_> = (0..names.len()).map(width).collect();
     let show = |row: &[String]| {
         let padded: Vec<_> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();

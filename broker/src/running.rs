@@ -33,7 +33,11 @@ fn note_path(data: &Path) -> PathBuf {
 /// Says where this process answers.
 pub(crate) fn announce(data: &Path, server: &serving::Server) -> Result<Announced> {
     let path = note_path(data);
-    let note = Note { pid: std::process::id(), http: format!("http://{}", server.http), elasticsearch: format!("http://{}", server.elasticsearch) };
+    let note = Note {
+        pid: std::process::id(),
+        http: format!("http://{}", server.http),
+        elasticsearch: format!("http://{}", server.elasticsearch),
+    };
     let unfinished = path.with_extension("tmp");
     std::fs::write(&unfinished, serde_json::to_vec(&note)?)?;
     std::fs::rename(&unfinished, &path).with_context(|| format!("write `{}`", path.display()))?;
@@ -65,7 +69,8 @@ impl Running {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        let answer = request.send().await.with_context(|| format!("ask the running process {} at {}", self.pid, self.http))?;
+        let answer =
+            request.send().await.with_context(|| format!("ask the running process {} at {}", self.pid, self.http))?;
         if !answer.status().is_success() {
             let status = answer.status();
             bail!("the running process {} answered {status}: {}", self.pid, answer.text().await.unwrap_or_default());
@@ -96,7 +101,8 @@ impl Running {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        let answer = request.send().await.with_context(|| format!("ask the running process {} at {}", self.pid, self.http))?;
+        let answer =
+            request.send().await.with_context(|| format!("ask the running process {} at {}", self.pid, self.http))?;
         let status = answer.status();
         let body = answer.bytes().await.context("the running process ended in the middle of its answer")?;
         if status.is_success() {

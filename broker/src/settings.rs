@@ -97,7 +97,8 @@ fn known() -> Vec<(String, String)> {
         if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
             section = name;
         } else if let Some((key, _)) = line.strip_prefix('#').and_then(|line| line.split_once(" = ")) {
-            let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+            let is_key = !key.is_empty()
+                && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
             if is_key {
                 known.push((section.to_owned(), key.to_owned()));
             }
@@ -110,16 +111,24 @@ fn check(table: &Table, known: &[(String, String)], path: &Path) -> Result<()> {
     for (section, keys) in table {
         let sections = known.iter().map(|(section, _)| section.as_str());
         if !known.iter().any(|(name, _)| name == section) {
-            let doing = format!("read settings `{}`: there is no section `[{section}]`{}", path.display(), nearest(section, sections));
+            let doing = format!(
+                "read settings `{}`: there is no section `[{section}]`{}",
+                path.display(),
+                nearest(section, sections)
+            );
             return Err(Error::change(doing));
         }
         let Value::Table(keys) = keys else {
-            return Err(Error::change(format!("read settings `{}`: `{section}` is a section, should read `[{section}]`", path.display())));
+            return Err(Error::change(format!(
+                "read settings `{}`: `{section}` is a section, should read `[{section}]`",
+                path.display()
+            )));
         };
-        for key in keys.keys().filter(|key| !known.iter().any(|(name, known)| name == section && known == *key)) {
+        let is_known = |key: &str| known.iter().any(|(name, known)| name == section && known == key);
+        if let Some(key) = keys.keys().find(|key| !is_known(key)) {
             let of_section = known.iter().filter(|(name, _)| name == section).map(|(_, key)| key.as_str());
-            let doing = format!("read settings `{}`: `[{section}]` has no `{key}`{}", path.display(), nearest(key, of_section));
-            return Err(Error::change(doing));
+            let near = nearest(key, of_section);
+            return Err(Error::change(format!("read settings `{}`: `[{section}]` has no `{key}`{near}", path.display())));
         }
     }
     Ok(())
@@ -129,22 +138,32 @@ fn set(table: &mut Table, known: &[(String, String)], name: &str, text: &str) ->
     let variable = |(section, key): &(String, String)| format!("{PREFIX}{section}_{key}").to_uppercase();
     let Some((section, key)) = known.iter().find(|setting| variable(setting) == name) else {
         let names: Vec<_> = known.iter().map(variable).collect();
-        let doing = format!("read the environment: there is no setting `{name}`{}", nearest(name, names.iter().map(String::as_str)));
+        let doing = format!(
+            "read the environment: there is no setting `{name}`{}",
+            nearest(name, names.iter().map(String::as_str))
+        );
         return Err(Error::change(doing));
     };
     let section = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
     let section = section.as_table_mut().expect("checked to be a section");
     // A text needs no quotes in the environment; where the default is a text, it is taken as it is.
     let is_text = REFERENCE.lines().any(|line| line.starts_with(&format!("#{key} = \"")));
-    let value = if is_text { None } else { format!("value = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("value")) };
+    let value = if is_text {
+        None
+    } else {
+        format!("value = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("value"))
+    };
     section.insert(key.clone(), value.unwrap_or_else(|| Value::String(text.to_owned())));
     Ok(())
 }
 
 /// `; did you mean `x`?`, where something is near.
 pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let best = known.map(|name| (strsim::normalized_damerau_levenshtein(word, name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
-    best.filter(|(likeness, _)| *likeness > 0.5).map(|(_, name)| format!("; did you mean `{name}`?")).unwrap_or_default()
+    let best =
+        known.map(|name| (strsim::normalized_damerau_levenshtein(word, name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(likeness, _)| *likeness > 0.5)
+        .map(|(_, name)| format!("; did you mean `{name}`?"))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -169,7 +188,10 @@ mod tests {
         let says = |outcome: Result<Settings>| outcome.expect_err("refused").to_string();
         assert!(says(load("[hto]\nretention_days = 3", &[])).ends_with("did you mean `hot`?"));
         assert!(says(load("[hot]\nretention_day = 3", &[])).ends_with("did you mean `retention_days`?"));
-        assert!(says(load("", &[("DATABROKER_HOT_RETENTION", "3")])).ends_with("did you mean `DATABROKER_HOT_RETENTION_DAYS`?"));
+        assert!(
+            says(load("", &[("DATABROKER_HOT_RETENTION", "3")]))
+                .ends_with("did you mean `DATABROKER_HOT_RETENTION_DAYS`?")
+        );
     }
 
     #[test]
@@ -188,7 +210,13 @@ mod tests {
     fn the_reference_states_every_setting_with_its_default() {
         let written: String = REFERENCE
             .lines()
-            .filter_map(|line| if line.starts_with('[') { Some(line) } else { line.strip_prefix('#').filter(|line| !line.starts_with(' ')) })
+            .filter_map(|line| {
+                if line.starts_with('[') {
+                    Some(line)
+                } else {
+                    line.strip_prefix('#').filter(|line| !line.starts_with(' '))
+                }
+            })
             .flat_map(|line| [line, "\n"])
             .collect();
         let written: Table = written.parse().expect("the reference is TOML once uncommented");

@@ -15,7 +15,10 @@ const UP_KILLS: u32 = 16;
 fn picture(place: &Place) -> Value {
     let verified = place.json(&["verify"]);
     assert_eq!(verified["ok"], json!(true), "{verified:#}");
-    let types = place.json(&["sql", "SELECT type, count(*) AS rows, count(DISTINCT _id) AS ids FROM silver.github GROUP BY 1 ORDER BY 1"]);
+    let types = place.json(&[
+        "sql",
+        "SELECT type, count(*) AS rows, count(DISTINCT _id) AS ids FROM silver.github GROUP BY 1 ORDER BY 1",
+    ]);
     let hot: Vec<_> = types
         .as_array()
         .expect("rows")
@@ -51,7 +54,10 @@ fn a_backfill_killed_at_random_moments_ends_as_an_undisturbed_one() {
     let summary = calm.json(&["backfill", "github", &files[0], &files[1]]);
     let whole = started.elapsed();
     assert_eq!(summary["records"], json!(3_102));
-    assert_eq!((&summary["rows"], &summary["duplicates"], &summary["rejects"]), (&json!(2_700), &json!(400), &json!(2)));
+    assert_eq!(
+        (&summary["rows"], &summary["duplicates"], &summary["rejects"]),
+        (&json!(2_700), &json!(400), &json!(2))
+    );
     let expected = picture(&calm);
     assert_eq!(expected["bronze"], json!(3_102));
 
@@ -63,7 +69,12 @@ fn a_backfill_killed_at_random_moments_ends_as_an_undisturbed_one() {
         let files = write_files(&place);
         let command = ["backfill", "github", &files[0], &files[1]];
         for _ in 0..6 {
-            let mut child = place.command(&command).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("it starts");
+            let mut child = place
+                .command(&command)
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .expect("it starts");
             let life = Duration::from_millis(random.below(whole.as_millis() as u64));
             let deadline = Instant::now() + life;
             while Instant::now() < deadline && child.try_wait().expect("a child").is_none() {
@@ -85,7 +96,8 @@ fn a_backfill_killed_at_random_moments_ends_as_an_undisturbed_one() {
 #[test]
 fn up_killed_at_random_moments_loses_and_doubles_nothing() {
     let mut random = Random::from_environment();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let start = contract::Timestamp::parse_rfc3339("2026-01-01T00:00:00Z").expect("a time");
     let stream = EventStream { first: 40, growth: 60, last: 1_600, start, poll_interval_seconds: 0 };
     let server = runtime.block_on(Replay::stream(stream)).expect("a port");
@@ -101,12 +113,18 @@ fn up_killed_at_random_moments_loses_and_doubles_nothing() {
     }
     let up = place.up(&[]);
     let rows = || place.count("SELECT count(*) FROM silver.github");
-    crate::support::eventually("all that was served is a row", || server.newest() >= stream.last && rows() >= stream.last);
+    crate::support::eventually("all that was served is a row", || {
+        server.newest() >= stream.last && rows() >= stream.last
+    });
     assert!(up.end().success(), "{}", place.up_log());
     let verified = place.json(&["verify"]);
     assert_eq!(verified["ok"], json!(true), "{verified:#}");
     assert_eq!(rows(), stream.last);
-    let ids = format!("SELECT count(DISTINCT _id) FROM silver.github WHERE _id BETWEEN '{}' AND '{}'", EventStream::id(1), EventStream::id(stream.last));
+    let ids = format!(
+        "SELECT count(DISTINCT _id) FROM silver.github WHERE _id BETWEEN '{}' AND '{}'",
+        EventStream::id(1),
+        EventStream::id(stream.last)
+    );
     assert_eq!(place.count(&ids), stream.last);
     assert_eq!(place.count("SELECT coalesce(sum(records), 0) FROM ops.coverage WHERE kind = 'missed'"), 0);
 }

@@ -9,7 +9,8 @@ use crate::support::{Place, events, gzip_lines};
 
 /// The Python that `./test` sets up; a missing one is a failure, not a skip.
 fn python(script: &str, arguments: &[&str]) -> String {
-    let python = std::env::var("DATABROKER_TEST_PYTHON").expect("`DATABROKER_TEST_PYTHON` is set by `./test`, which sets Python up: run that");
+    let python = std::env::var("DATABROKER_TEST_PYTHON")
+        .expect("`DATABROKER_TEST_PYTHON` is set by `./test`, which sets Python up: run that");
     let output = Command::new(python).args(["-c", script]).args(arguments).output().expect("Python starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
@@ -17,7 +18,8 @@ fn python(script: &str, arguments: &[&str]) -> String {
 
 /// Deletes rows with delta-rs from Python.
 pub(crate) fn delete_from_delta(table: &Path, predicate: &str) {
-    let script = "import sys, deltalake; assert deltalake.DeltaTable(sys.argv[1]).delete(sys.argv[2])['num_deleted_rows'] > 0";
+    let script =
+        "import sys, deltalake; assert deltalake.DeltaTable(sys.argv[1]).delete(sys.argv[2])['num_deleted_rows'] > 0";
     python(script, &[table.to_str().expect("text"), predicate]);
 }
 
@@ -41,13 +43,19 @@ fn delta_rs_polars_and_duckdb_read_the_tables_and_agree() {
     let place = Place::with_small_steps();
     let file = place.write("hour.json.gz", &gzip_lines(&events(0, 600)));
     place.json(&["backfill", "github", &file]);
-    let [silver, bronze] = ["cold/silver/github", "cold/bronze/github"].map(|table| place.data().join(table).to_str().expect("text").to_owned());
+    let [silver, bronze] = ["cold/silver/github", "cold/bronze/github"]
+        .map(|table| place.data().join(table).to_str().expect("text").to_owned());
     let read: Value = serde_json::from_str(&python(READ_DELTA, &[&silver, &bronze])).expect("one document");
     assert_eq!(read["protocol"], json!([1, 2]), "the lowest protocol, which every reader knows");
     assert_eq!(read["days"], json!(["2026-01-01", "2026-01-02", "2026-01-03"]));
     assert_eq!(read["texts"], json!(["10000000000", "10000000001"]));
     let own = place.json(&["sql", "SELECT type, count(*) AS n, count(DISTINCT _id) AS ids, count(title) AS titles FROM silver.github GROUP BY 1 ORDER BY 1"]);
-    let own: Vec<_> = own.as_array().expect("rows").iter().map(|row| json!([row["type"], row["n"], row["ids"], row["titles"]])).collect();
+    let own: Vec<_> = own
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| json!([row["type"], row["n"], row["ids"], row["titles"]]))
+        .collect();
     assert_eq!(read["duckdb"], json!(own));
     let own: Vec<_> = own.iter().map(|row| json!([row[0], row[1]])).collect();
     assert_eq!(read["polars"], json!(own));

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Place, eventually, events, gzip_lines, http, http_json};
+use crate::support::{Place, events, eventually, gzip_lines, http, http_json};
 
 #[test]
 fn the_samples_are_searchable_and_queryable_soon_after_the_start() {
@@ -12,7 +12,8 @@ fn the_samples_are_searchable_and_queryable_soon_after_the_start() {
     let search = |body: Value| http_json("POST", &format!("{}/github/_search", up.elasticsearch), &body);
     eventually("the sample is in the hot store", || {
         let github = &place.json(&["status"])["sources"]["github"];
-        let read = github["collectors"]["github/sample"].as_str().is_some_and(|cursor| cursor.contains("\"done\":true"));
+        let read =
+            github["collectors"]["github/sample"].as_str().is_some_and(|cursor| cursor.contains("\"done\":true"));
         read && github["lag"]["hot"]["records"] == json!(0)
     });
 
@@ -23,7 +24,11 @@ fn the_samples_are_searchable_and_queryable_soon_after_the_start() {
     assert_eq!(buckets.iter().map(|bucket| bucket["doc_count"].as_u64().expect("a count")).sum::<u64>(), total);
 
     // Rows that are not committed to the cold store are seen by SQL all the same.
-    let rows = http_json("POST", &format!("{}/api/sql", up.http), &json!({"query": "SELECT type, count(*) AS n FROM silver.github GROUP BY 1"}));
+    let rows = http_json(
+        "POST",
+        &format!("{}/api/sql", up.http),
+        &json!({"query": "SELECT type, count(*) AS n FROM silver.github GROUP BY 1"}),
+    );
     for bucket in buckets {
         let row = rows.as_array().expect("rows").iter().find(|row| row["type"] == bucket["key"]);
         assert_eq!(row.expect("each type is in both stores")["n"], bucket["doc_count"], "{bucket}");
@@ -56,12 +61,29 @@ fn a_backfill_is_summed_up_and_the_same_files_again_add_nothing() {
     assert!(place.text(&["backfill", "github", &file]).contains("read before"));
 
     // The same events in another file are duplicates.
-    let other = place.write("other.json", events(0, 400).iter().map(|event| format!("{event}\n")).collect::<String>().as_bytes());
+    let other = place
+        .write("other.json", events(0, 400).iter().map(|event| format!("{event}\n")).collect::<String>().as_bytes());
     let other = place.json(&["backfill", "github", &other]);
     assert_eq!((&other["records"], &other["rows"], &other["duplicates"]), (&json!(400), &json!(0), &json!(400)));
     assert_eq!(place.count("SELECT count(*) FROM silver.github"), 400);
-    let hits = place.json(&["search", "github", "title:\"memory leak\"", "--from", "2026-01-02", "--to", "2026-01-03", "--size", "100"]);
-    let expected = events(0, 400).iter().filter(|event| event["type"] == "IssuesEvent" && event["created_at"].as_str().is_some_and(|at| at.starts_with("2026-01-02"))).count();
+    let hits = place.json(&[
+        "search",
+        "github",
+        "title:\"memory leak\"",
+        "--from",
+        "2026-01-02",
+        "--to",
+        "2026-01-03",
+        "--size",
+        "100",
+    ]);
+    let expected = events(0, 400)
+        .iter()
+        .filter(|event| {
+            event["type"] == "IssuesEvent"
+                && event["created_at"].as_str().is_some_and(|at| at.starts_with("2026-01-02"))
+        })
+        .count();
     assert_eq!(hits["hits"]["total"]["value"], json!(expected));
     assert_eq!(place.json(&["verify"])["ok"], json!(true));
 }
@@ -78,7 +100,10 @@ fn a_backfill_goes_through_the_running_process() {
     assert_eq!(place.count("SELECT count(*) FROM silver.github"), 300);
     let second = place.run(&["up"]);
     assert_eq!(second.status.code(), Some(64), "a second `up` on the same directory is refused");
-    assert!(String::from_utf8_lossy(&second.stderr).contains(&up.child.id().to_string()), "the message names the owner");
+    assert!(
+        String::from_utf8_lossy(&second.stderr).contains(&up.child.id().to_string()),
+        "the message names the owner"
+    );
     assert!(up.end().success());
 }
 
@@ -87,7 +112,11 @@ fn bad_input_costs_no_good_record_and_is_kept_with_its_bytes_and_reason() {
     let place = Place::new();
     let good = events(0, 4);
     let mut file = Vec::new();
-    let deep = format!("{{\"id\":\"77\",\"type\":\"PushEvent\",\"created_at\":\"2026-01-01T00:00:00Z\",\"payload\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep = format!(
+        "{{\"id\":\"77\",\"type\":\"PushEvent\",\"created_at\":\"2026-01-01T00:00:00Z\",\"payload\":{}{}}}",
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
     let bad: [&[u8]; 6] = [
         b"\x00\xff\xfe binary \x01\x02",
         br#"{"id":"70","type":"PushEvent","type":"WatchEvent","created_at":"2026-01-01T00:00:00Z"}"#,
@@ -108,7 +137,11 @@ fn bad_input_costs_no_good_record_and_is_kept_with_its_bytes_and_reason() {
     let letters = place.json(&["dead-letters", "--limit", "100"]);
     assert_eq!(letters["total"], json!(number("rejects")), "{letters:#}");
     for letter in letters["dead_letters"].as_array().expect("letters") {
-        assert!(letter["reason"].as_str().is_some_and(|reason| reason.len() > 10) && letter["body_bytes"].as_u64() > Some(0), "{letter}");
+        assert!(
+            letter["reason"].as_str().is_some_and(|reason| reason.len() > 10)
+                && letter["body_bytes"].as_u64() > Some(0),
+            "{letter}"
+        );
     }
     let bodies = place.count("SELECT count(*) FROM ops.dead_letters d JOIN bronze.github b ON b._partition = d._partition AND b._offset = d._offset AND b.body = d.body");
     assert_eq!(bodies, number("rejects"), "a dead letter has the record's bytes");
@@ -180,8 +213,11 @@ fn verify_names_what_was_taken_away_and_repair_brings_it_back() {
     place.text(&["verify", "--repair"]);
     assert_eq!(place.json(&["verify"])["ok"], json!(true));
 
-    let index = std::fs::read_dir(place.data().join("hot")).expect("indices").map(|entry| entry.expect("readable").path());
-    let index = index.filter(|path| path.is_dir() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("github-2026.01"))).next();
+    let mut indices =
+        std::fs::read_dir(place.data().join("hot")).expect("indices").map(|entry| entry.expect("readable").path());
+    let index = indices.find(|path| {
+        path.is_dir() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("github-2026.01"))
+    });
     remove_from_hot(&index.expect("an index of January"), "10000000013");
     broken("hot", "10000000013");
     place.text(&["verify", "--repair"]);
@@ -207,7 +243,9 @@ fn remove_from_hot(index: &std::path::Path, id: &str) {
 fn flip_a_byte(place: &Place) {
     let journal = place.data().join("log/journal");
     let segment = std::fs::read_dir(&journal).expect("segments").map(|entry| entry.expect("readable").path());
-    let segment = segment.filter(|path| path.extension().is_some_and(|kind| kind == "log")).max_by_key(|path| path.metadata().map_or(0, |about| about.len()));
+    let segment = segment
+        .filter(|path| path.extension().is_some_and(|kind| kind == "log"))
+        .max_by_key(|path| path.metadata().map_or(0, |about| about.len()));
     let segment = segment.expect("a segment");
     let mut bytes = std::fs::read(&segment).expect("readable");
     let middle = bytes.len() / 2;

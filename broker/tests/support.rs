@@ -66,7 +66,12 @@ impl Place {
     pub(crate) fn text(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {}\n{said}\n{}", output.status, String::from_utf8_lossy(&output.stdout));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}\n{said}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout)
+        );
         String::from_utf8(output.stdout).expect("text")
     }
 
@@ -79,7 +84,11 @@ impl Place {
     /// A query whose first row's first column is a number.
     pub(crate) fn count(&self, query: &str) -> u64 {
         let rows = self.json(&["sql", query]);
-        rows[0].as_object().and_then(|row| row.values().next()).and_then(Value::as_u64).unwrap_or_else(|| panic!("{query}: {rows}"))
+        rows[0]
+            .as_object()
+            .and_then(|row| row.values().next())
+            .and_then(Value::as_u64)
+            .unwrap_or_else(|| panic!("{query}: {rows}"))
     }
 
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> String {
@@ -91,7 +100,12 @@ impl Place {
     /// Starts `up` and waits until it is ready.
     pub(crate) fn up(&self, arguments: &[&str]) -> Up {
         let log = std::fs::File::create(self.home.path().join("up.log")).expect("writable");
-        let child = self.command(&[&["up"], arguments].concat()).stdout(Stdio::null()).stderr(log).spawn().expect("databroker starts");
+        let child = self
+            .command(&[&["up"], arguments].concat())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("databroker starts");
         let mut up = Up { child, http: String::new(), elasticsearch: String::new() };
         let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {
@@ -120,7 +134,9 @@ pub(crate) struct Up {
 
 impl Up {
     fn learn(&mut self, data: &Path) -> bool {
-        let note = std::fs::read(data.join("running.json")).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let note = std::fs::read(data.join("running.json"))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
         let Some(note) = note.filter(|note| note["pid"] == json!(self.child.id())) else { return false };
         self.http = note["http"].as_str().expect("an address").to_owned();
         self.elasticsearch = note["elasticsearch"].as_str().expect("an address").to_owned();
@@ -187,8 +203,12 @@ pub(crate) fn events(from: u64, count: u64) -> Vec<Value> {
         let (day, hour, minute) = (1 + number % 3, number / 3 % 24, number % 60);
         let words = "memory leak in the parser of nested arrays ".repeat((number % 7) as usize + 1);
         let payload = match kind {
-            "PushEvent" => json!({"size": 1, "ref": "refs/heads/main", "commits": [{"sha": format!("{number:040x}"), "message": words}]}),
-            "IssuesEvent" => json!({"action": "opened", "issue": {"number": number, "title": words, "body": "It leaks.", "state": "open"}}),
+            "PushEvent" => {
+                json!({"size": 1, "ref": "refs/heads/main", "commits": [{"sha": format!("{number:040x}"), "message": words}]})
+            }
+            "IssuesEvent" => {
+                json!({"action": "opened", "issue": {"number": number, "title": words, "body": "It leaks.", "state": "open"}})
+            }
             _ => json!({}),
         };
         json!({

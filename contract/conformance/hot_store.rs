@@ -53,7 +53,7 @@ pub type Case = for<'a> fn(&'a dyn Subject) -> BoxFuture<'a, ()>;
 
 macro_rules! cases {
     ($($(#[doc = $doc:literal])* $name:ident($subject:ident) $body:block)*) => {
-        $($(#[doc = $doc])* pub async fn $name($subject: &dyn Subject) $body)*
+        $($(#[doc = $doc])* #[doc = ""] #[doc = "# Panics"] #[doc = "When the store does not do so."] pub async fn $name($subject: &dyn Subject) $body)*
         /// All cases, by name.
         pub const CASES: &[(&str, Case)] = &[$((stringify!($name), |subject| Box::pin($name(subject)))),*];
     };

@@ -11,7 +11,7 @@ const WAIT: &str = r#"{"query": {"wait": true}}"#;
 
 #[tokio::test]
 async fn without_the_token_nothing_but_health_is_answered() {
-    let running = start(Settings { token: Some("opensesame".into()), ..loopback() }).await;
+    let running = start(Settings { token: "opensesame".to_owned().into(), ..loopback() }).await;
     for request in [running.elasticsearch("GET", "/"), running.elasticsearch("POST", "/_bulk")] {
         let response = send(request).await;
         assert_eq!((response.status().as_u16(), header(&response, "x-elastic-product")), (401, "Elasticsearch"));
@@ -26,7 +26,7 @@ async fn without_the_token_nothing_but_health_is_answered() {
 
 #[tokio::test]
 async fn the_token_opens_both_ports_under_any_name() {
-    let running = start(Settings { token: Some("opensesame".into()), ..loopback() }).await;
+    let running = start(Settings { token: "opensesame".to_owned().into(), ..loopback() }).await;
     let request = running.http("GET", "/metrics").bearer_auth("opensesame").header("host", "data.example");
     assert_eq!(send(request).await.status().as_u16(), 200);
     let request = running.elasticsearch("GET", "/").basic_auth("elastic", Some("opensesame"));

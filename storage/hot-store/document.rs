@@ -156,7 +156,7 @@ impl<'a> Cells<'a> {
     /// The next text of the list in the column before `column`.
     fn next_of_list(&mut self) -> Option<(Field, Cell<'a>)> {
         let Indexed { fields, rows } = self.batch;
-        while let Some(place) = self.list.next() {
+        for place in self.list.by_ref() {
             let (column, field) = fields.columns[self.column - 1];
             let Values::Texts(_, texts) = &rows.columns[fields.places[self.column - 1]] else {
                 unreachable!("a range is only set for a list");

@@ -77,7 +77,9 @@ impl Fields {
     fn in_schema(rows: &'static RowSchema, schema: Schema) -> Result<Self, String> {
         let needed = |name: &str| schema.get_field(name).map_err(|_| format!("it has no field `{name}`"));
         let (id, source, field_names) = (needed("_id")?, needed(SOURCE)?, needed(FIELD_NAMES)?);
-        (needed("_partition")?, needed("_offset")?);
+        for place in ["_partition", "_offset"] {
+            needed(place)?;
+        }
         let known =
             |(place, column): (usize, &'static Column)| Some((place, column, schema.get_field(column.name).ok()?));
         let known: Vec<_> = rows.all().enumerate().filter_map(known).collect();

@@ -36,7 +36,8 @@ struct Sum {
 pub(crate) async fn run(control: &Control, arguments: &Value, progress: &Sender<Value>) -> Result<Value> {
     let started = Instant::now();
     let source = control.broker.source(arguments["source"].as_str().unwrap_or_default())?;
-    let files: Vec<&Path> = arguments["files"].as_array().into_iter().flatten().filter_map(Value::as_str).map(Path::new).collect();
+    let files: Vec<&Path> =
+        arguments["files"].as_array().into_iter().flatten().filter_map(Value::as_str).map(Path::new).collect();
     let bytes_total = sizes(&files)?;
     let mut sum = Sum::default();
     for file in files {
@@ -64,7 +65,11 @@ fn sizes(files: &[&Path]) -> Result<u64> {
         let doing = || format!("read `{}`", file.display());
         let about = std::fs::metadata(file).map_err(|cause| Error::change(doing()).because(cause))?;
         if !about.is_file() {
-            return Err(Error::change(format!("{}: it is not a file; name files, such as `{}/*.json.gz`", doing(), file.display())));
+            return Err(Error::change(format!(
+                "{}: it is not a file; name files, such as `{}/*.json.gz`",
+                doing(),
+                file.display()
+            )));
         }
         total += about.len();
     }
@@ -84,7 +89,8 @@ async fn read(
     let path = file.to_owned();
     // Opening reads the file once, for its hash.
     let opened = tokio::task::spawn_blocking(move || (source.open_file)(&path, &context)).await;
-    let mut opened: OpenFile = opened.map_err(|panic| Error::stop(format!("read `{}`", file.display())).because(panic))??;
+    let mut opened: OpenFile =
+        opened.map_err(|panic| Error::stop(format!("read `{}`", file.display())).because(panic))??;
     let before = engines.log.cursor(&opened.collector.id()).await?;
     let (bytes_before, records_before) = (sum.file_bytes, sum.records);
     let (ranges, read_bytes) = (&mut sum.ranges, opened.bytes_read.clone());
@@ -157,11 +163,16 @@ async fn count(control: &Control, source: SourceId, ranges: &[OffsetRange]) -> R
     for some in ranges.chunks(100) {
         let within: Vec<_> = some
             .iter()
-            .map(|range| format!("(_partition = {} AND _offset >= {} AND _offset < {})", range.partition, range.from, range.to))
+            .map(|range| {
+                format!("(_partition = {} AND _offset >= {} AND _offset < {})", range.partition, range.from, range.to)
+            })
             .collect();
         let within = within.join(" OR ");
-        counts.rows += output::count(&*engines.cold, &format!("SELECT count(*) FROM silver.{source} WHERE {within}")).await?;
-        counts.cold_only += output::count(&*engines.cold, &format!("SELECT count(*) FROM silver.{source} WHERE ({within}) AND {old}")).await?;
+        counts.rows +=
+            output::count(&*engines.cold, &format!("SELECT count(*) FROM silver.{source} WHERE {within}")).await?;
+        counts.cold_only +=
+            output::count(&*engines.cold, &format!("SELECT count(*) FROM silver.{source} WHERE ({within}) AND {old}"))
+                .await?;
         let dead = format!("SELECT count(*) FROM ops.dead_letters WHERE source = '{source}' AND ({within})");
         counts.rejects += output::count(&*engines.cold, &dead).await?;
     }
@@ -175,8 +186,13 @@ pub(crate) fn print(answer: &Value) {
     let source = answer["source"].as_str().unwrap_or_default();
     output::line(&format!(
         "{} records from {} files in {seconds:.1} s ({:.0} records/s, {:.1} MB/s): {} rows, {} duplicates, {} rejects",
-        number("records"), number("files"), number("records") as f64 / seconds, number("bytes") as f64 / seconds / 1e6,
-        number("rows"), number("duplicates"), number("rejects"),
+        number("records"),
+        number("files"),
+        number("records") as f64 / seconds,
+        number("bytes") as f64 / seconds / 1e6,
+        number("rows"),
+        number("duplicates"),
+        number("rejects"),
     ));
     for note in answer["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         output::line(note);
@@ -194,7 +210,9 @@ pub(crate) fn print(answer: &Value) {
         ));
     }
     if number("rejects") > 0 {
-        output::line(&format!("Rejects are kept with their bytes and reasons: `databroker dead-letters --source {source}`"));
+        output::line(&format!(
+            "Rejects are kept with their bytes and reasons: `databroker dead-letters --source {source}`"
+        ));
     }
     if answer["interrupted"] == json!(true) {
         output::line("Ended early as asked; the same command goes on where this one stopped.");

@@ -96,12 +96,15 @@ async fn letters_of(broker: &Broker, query: &str) -> Result<Vec<Letter>> {
     let mut letters = Vec::new();
     for batch in batches {
         let plain = |place: usize, kind: &DataType| {
-            arrow::compute::cast(batch.column(place), kind).map_err(|cause| Error::stop("read dead letters").because(cause))
+            arrow::compute::cast(batch.column(place), kind)
+                .map_err(|cause| Error::stop("read dead letters").because(cause))
         };
         let integers = [plain(0, &DataType::Int64)?, plain(1, &DataType::Int64)?];
         let texts = [plain(2, &DataType::Utf8)?, plain(6, &DataType::Utf8)?, plain(7, &DataType::Utf8)?];
         let bodies = plain(8, &DataType::Binary)?;
-        let time = |place: usize, row: usize| Timestamp(batch.column(place).as_primitive::<TimestampMicrosecondType>().value(row));
+        let time = |place: usize, row: usize| {
+            Timestamp(batch.column(place).as_primitive::<TimestampMicrosecondType>().value(row))
+        };
         let text = |place: usize, row: usize| texts[place].as_string::<i32>().value(row).to_owned();
         letters.extend((0..batch.num_rows()).map(|row| Letter {
             partition: integers[0].as_primitive::<Int64Type>().value(row),
@@ -123,17 +126,29 @@ pub(crate) fn print(answer: &Value) {
     let letters = answer["dead_letters"].as_array().cloned().unwrap_or_default();
     for letter in &letters {
         let text = |name: &str| letter[name].as_str().unwrap_or_default().to_owned();
-        output::line(&format!("{} {}/{} {} {}", text("appended_at"), letter["partition"], letter["offset"], text("id"), text("reason")));
+        output::line(&format!(
+            "{} {}/{} {} {}",
+            text("appended_at"),
+            letter["partition"],
+            letter["offset"],
+            text("id"),
+            text("reason")
+        ));
         output::line(&format!("    {} bytes: {}", letter["body_bytes"], output::first_words(&text("body"), 120)));
     }
     let total = answer["total"].as_u64().unwrap_or_default();
     match total {
         0 => output::line("No dead letters."),
-        _ => output::line(&format!("{} of {total} dead letters; `dead-letters replay` tries them again", letters.len())),
+        _ => {
+            output::line(&format!("{} of {total} dead letters; `dead-letters replay` tries them again", letters.len()))
+        }
     }
 }
 
 /// What a replay did.
 pub(crate) fn print_replay(answer: &Value) {
-    output::line(&format!("{} dead letters tried again: {} became rows, {} stay", answer["replayed"], answer["rows"], answer["open"]));
+    output::line(&format!(
+        "{} dead letters tried again: {} became rows, {} stay",
+        answer["replayed"], answer["rows"], answer["open"]
+    ));
 }

@@ -22,7 +22,11 @@ pub(crate) async fn run(settings: &Settings, data: &Path, json: bool) -> Result<
     checks.push(directory(data));
     checks.push(space(data));
     match &running {
-        Some(running) => checks.push(check("process", "ok", format!("{} serves {} at {}", running.pid, data.display(), running.http))),
+        Some(running) => checks.push(check(
+            "process",
+            "ok",
+            format!("{} serves {} at {}", running.pid, data.display(), running.http),
+        )),
         None => checks.extend(ports(settings)),
     }
     checks.extend(engines(settings, data).await);
@@ -51,7 +55,11 @@ fn directory(data: &Path) -> Value {
     let written = std::fs::write(&probe, b"probe").and_then(|()| std::fs::remove_file(&probe));
     match written {
         Ok(()) => check("data", "ok", format!("`{}` can be written", data.display())),
-        Err(error) => check("data", "failed", format!("`{}` cannot be written: {error}; should belong to this user", data.display())),
+        Err(error) => check(
+            "data",
+            "failed",
+            format!("`{}` cannot be written: {error}; should belong to this user", data.display()),
+        ),
     }
 }
 
@@ -59,9 +67,15 @@ fn space(data: &Path) -> Value {
     let existing = data.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
     let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
     match fs4::available_space(existing) {
-        Ok(free) if free < FREE_BYTES_MIN => {
-            check("space", "warning", format!("{} free; below {} the log may stop taking records", output::bytes_short(free), output::bytes_short(FREE_BYTES_MIN)))
-        }
+        Ok(free) if free < FREE_BYTES_MIN => check(
+            "space",
+            "warning",
+            format!(
+                "{} free; below {} the log may stop taking records",
+                output::bytes_short(free),
+                output::bytes_short(FREE_BYTES_MIN)
+            ),
+        ),
         Ok(free) => check("space", "ok", format!("{} free", output::bytes_short(free))),
         Err(error) => check("space", "warning", format!("free space of `{}` is unknown: {error}", existing.display())),
     }
@@ -71,7 +85,9 @@ fn ports(settings: &Settings) -> Vec<Value> {
     let listens = [("9200", &settings.serving.elasticsearch_listen), ("8080", &settings.serving.http_listen)];
     let probe = |(name, listen): (&str, &String)| match TcpListener::bind(listen.as_str()) {
         Ok(_) => check(name, "ok", format!("{listen} is free")),
-        Err(error) => check(name, "failed", format!("{listen} cannot be listened on: {error}; set `serving` to another address")),
+        Err(error) => {
+            check(name, "failed", format!("{listen} cannot be listened on: {error}; set `serving` to another address"))
+        }
     };
     listens.into_iter().map(probe).collect()
 }
@@ -96,7 +112,11 @@ async fn engines(settings: &Settings, data: &Path) -> Vec<Value> {
         std::fs::read_dir(data.join(part).join("quarantine")).is_ok_and(|mut entries| entries.next().is_some())
     });
     checks.extend(quarantined.map(|part| {
-        check("quarantine", "warning", format!("damage was put aside in `{}`; see `verify`", data.join(part).join("quarantine").display()))
+        check(
+            "quarantine",
+            "warning",
+            format!("damage was put aside in `{}`; see `verify`", data.join(part).join("quarantine").display()),
+        )
     }));
     checks
 }

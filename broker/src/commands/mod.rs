@@ -78,14 +78,18 @@ impl From<&Command> for Asked {
         let read = |name, arguments, print| Self { name, arguments, access: Access::Read, print };
         let write = |name, arguments, print| Self { name, arguments, access: Access::Write, print };
         match command {
-            Command::Backfill { source, files } => write("backfill", backfill::arguments(source, files), backfill::print),
+            Command::Backfill { source, files } => {
+                write("backfill", backfill::arguments(source, files), backfill::print)
+            }
             Command::Search { source, query, from, to, size, by_score } => {
                 let body = search::body(query, from.as_deref(), to.as_deref(), *size, *by_score);
                 read("search", json!({"source": source, "body": body}), search::print)
             }
             Command::Topics => read("status", json!({}), status::print_topics),
             Command::Verify { source, repair: false } => read("verify", json!({"source": source}), verify::print),
-            Command::Verify { source, repair: true } => write("verify", json!({"source": source, "repair": true}), verify::print),
+            Command::Verify { source, repair: true } => {
+                write("verify", json!({"source": source, "repair": true}), verify::print)
+            }
             Command::DeadLetters { source, limit, action: None } => {
                 read("dead-letters", json!({"source": source, "limit": limit}), dead_letters::print)
             }
@@ -112,7 +116,12 @@ impl Asked {
         answer
     }
 
-    async fn answer_here(&self, settings: &Settings, data: &std::path::Path, progress: &mpsc::Sender<Value>) -> Result<Value> {
+    async fn answer_here(
+        &self,
+        settings: &Settings,
+        data: &std::path::Path,
+        progress: &mpsc::Sender<Value>,
+    ) -> Result<Value> {
         let broker = Arc::new(Broker::open(settings, data, self.access).await?);
         if self.access == Access::Read {
             let control = Control { broker, pipelines: Vec::new(), stop: CancellationToken::new() };
@@ -192,7 +201,12 @@ impl Control {
         pipeline.ok_or_else(|| Error::stop(format!("process `{source}`: no pipeline runs")))
     }
 
-    async fn dispatch(&self, command: &str, arguments: &Value, progress: &mpsc::Sender<Value>) -> contract::Result<Value> {
+    async fn dispatch(
+        &self,
+        command: &str,
+        arguments: &Value,
+        progress: &mpsc::Sender<Value>,
+    ) -> contract::Result<Value> {
         match command {
             "backfill" => backfill::run(self, arguments, progress).await,
             "dead-letters" => dead_letters::list(&self.broker, arguments).await,

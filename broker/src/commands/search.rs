@@ -39,13 +39,23 @@ pub(crate) fn print(answer: &Value) {
     for hit in hits {
         let row = &hit["_source"];
         let words = |name: &str| row[name].as_str().unwrap_or_default();
-        let title = [words("title"), words("ref"), words("description"), words("body")].into_iter().find(|text| !text.is_empty());
+        let title = [words("title"), words("ref"), words("description"), words("body")]
+            .into_iter()
+            .find(|text| !text.is_empty());
         let title = output::first_words(title.unwrap_or_default(), 80);
-        output::line(&format!("{}  {:<22} {:<40} {:<20} {title}", words("event_time"), words("type"), words("repo_name"), words("actor_login")));
+        output::line(&format!(
+            "{}  {:<22} {:<40} {:<20} {title}",
+            words("event_time"),
+            words("type"),
+            words("repo_name"),
+            words("actor_login")
+        ));
     }
     let total = answer["hits"]["total"]["value"].as_u64().unwrap_or_default();
     output::line(&format!("{} of {total} hits in {} ms", hits.len(), answer["took"]));
     if total == 0 {
-        output::line("The hot store keeps the last days (`hot.retention_days`); older rows are in the cold store: try `sql`.");
+        output::line(
+            "The hot store keeps the last days (`hot.retention_days`); older rows are in the cold store: try `sql`.",
+        );
     }
 }

@@ -27,7 +27,8 @@ pub(crate) async fn run(settings: &Settings, data: &Path, query: &str, json: boo
     if json {
         output::bytes(&rows);
     } else {
-        let rows: Vec<output::Row> = serde_json::from_slice(&rows).map_err(|cause| Error::stop("read the answer").because(cause))?;
+        let rows: Vec<output::Row> =
+            serde_json::from_slice(&rows).map_err(|cause| Error::stop("read the answer").because(cause))?;
         output::table(&rows);
     }
     Ok(ExitCode::SUCCESS)

@@ -33,7 +33,10 @@ pub(crate) async fn lags(broker: &Broker, source: &acquisition::Source) -> Resul
         }
         Ok(lag)
     };
-    Ok([lag("hot", engines.hot.committed(source.id).await?).await?, lag("cold", engines.cold.committed(source.id).await?).await?])
+    Ok([
+        lag("hot", engines.hot.committed(source.id).await?).await?,
+        lag("cold", engines.cold.committed(source.id).await?).await?,
+    ])
 }
 
 /// The whole picture as one document.
@@ -68,14 +71,19 @@ pub(crate) async fn run(broker: &Broker) -> Result<Value> {
 async fn source_status(broker: &Broker, source: &acquisition::Source) -> Result<Value> {
     let engines = &broker.engines;
     let indices = engines.hot.indices(&format!("{}-*", source.id)).await.unwrap_or_default();
-    let indices: Vec<_> = indices.iter().map(|index| json!({"name": index.name, "rows": index.rows, "bytes": index.bytes})).collect();
+    let indices: Vec<_> =
+        indices.iter().map(|index| json!({"name": index.name, "rows": index.rows, "bytes": index.bytes})).collect();
     let lag = lags(broker, source).await?;
     let lag: serde_json::Map<_, _> =
         lag.iter().map(|lag| (lag.store.to_owned(), json!({"records": lag.records, "seconds": lag.seconds}))).collect();
     let cursors = engines.log.cursors(&format!("{}/", source.id)).await?;
     let (files, collectors): (Vec<_>, Vec<_>) = cursors.into_iter().partition(|(id, _)| id.0.contains("/file/"));
-    let collectors: serde_json::Map<_, _> = collectors.into_iter().map(|(id, cursor)| (id.0, output::short_cursor(&cursor.0))).collect();
-    let missed = format!("SELECT coalesce(sum(records), 0) FROM ops.coverage WHERE source = '{}' AND kind = 'missed'", source.id);
+    let collectors: serde_json::Map<_, _> =
+        collectors.into_iter().map(|(id, cursor)| (id.0, output::short_cursor(&cursor.0))).collect();
+    let missed = format!(
+        "SELECT coalesce(sum(records), 0) FROM ops.coverage WHERE source = '{}' AND kind = 'missed'",
+        source.id
+    );
     let dead = format!("SELECT count(*) FROM ops.dead_letters WHERE source = '{}'", source.id);
     let rows = format!("SELECT count(*) FROM silver.{}", source.id);
     Ok(json!({
@@ -92,18 +100,30 @@ async fn source_status(broker: &Broker, source: &acquisition::Source) -> Result<
 /// The document as text.
 pub(crate) fn print(answer: &Value) {
     let state = if answer["serving"] == json!(true) { "running" } else { "not running; as of the last commits" };
-    output::line(&format!("databroker {} on {} ({state})", answer["version"].as_str().unwrap_or_default(), answer["data"].as_str().unwrap_or_default()));
+    output::line(&format!(
+        "databroker {} on {} ({state})",
+        answer["version"].as_str().unwrap_or_default(),
+        answer["data"].as_str().unwrap_or_default()
+    ));
     for (name, source) in answer["sources"].as_object().into_iter().flatten() {
         output::line(&format!(
             "{name}: {} rows, {} dead letters, {} records known to be missed, {} files read",
             source["rows"], source["dead_letters"], source["missed_records"], source["files_read"]
         ));
         for (store, lag) in source["lag"].as_object().into_iter().flatten() {
-            output::line(&format!("  {store:<5} behind by {} records, {:.1} s", lag["records"], lag["seconds"].as_f64().unwrap_or_default()));
+            output::line(&format!(
+                "  {store:<5} behind by {} records, {:.1} s",
+                lag["records"],
+                lag["seconds"].as_f64().unwrap_or_default()
+            ));
         }
         for index in source["indices"].as_array().into_iter().flatten() {
             let bytes = output::bytes_short(index["bytes"].as_u64().unwrap_or_default());
-            output::line(&format!("  index {:<28} {:>10} rows {bytes:>10}", index["name"].as_str().unwrap_or_default(), index["rows"]));
+            output::line(&format!(
+                "  index {:<28} {:>10} rows {bytes:>10}",
+                index["name"].as_str().unwrap_or_default(),
+                index["rows"]
+            ));
         }
         for (collector, cursor) in source["collectors"].as_object().into_iter().flatten() {
             output::line(&format!("  collector {collector}: {}", cursor.as_str().unwrap_or_default()));
@@ -113,7 +133,10 @@ pub(crate) fn print(answer: &Value) {
     for table in answer["tables"].as_array().into_iter().flatten() {
         let bytes = output::bytes_short(table["bytes"].as_u64().unwrap_or_default());
         let name = table["name"].as_str().unwrap_or_default();
-        output::line(&format!("table {name:<24} {:>10} rows {:>6} files {bytes:>10}, version {}", table["rows"], table["files"], table["version"]));
+        output::line(&format!(
+            "table {name:<24} {:>10} rows {:>6} files {bytes:>10}, version {}",
+            table["rows"], table["files"], table["version"]
+        ));
     }
     for note in answer["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         output::line(note);
@@ -125,7 +148,10 @@ pub(crate) fn print_topics(answer: &Value) {
     for (topic, partitions) in answer["topics"].as_object().into_iter().flatten() {
         for part in partitions.as_array().into_iter().flatten() {
             let bytes = output::bytes_short(part["bytes"].as_u64().unwrap_or_default());
-            output::line(&format!("topic {topic:<24} partition {} offsets {}..{} {bytes:>10}", part["partition"], part["start"], part["end"]));
+            output::line(&format!(
+                "topic {topic:<24} partition {} offsets {}..{} {bytes:>10}",
+                part["partition"], part["start"], part["end"]
+            ));
         }
     }
 }

@@ -28,7 +28,9 @@ pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Resul
     let mut work = broker.start(&drain).await?;
     let health = Arc::new(Health::new());
     let control = Arc::new(Control::new(broker.clone(), &work, stop.clone()));
-    let server = serving::serve(&settings.serving, services(&broker, control, metrics, &health), stop.clone().cancelled_owned()).await?;
+    let server =
+        serving::serve(&settings.serving, services(&broker, control, metrics, &health), stop.clone().cancelled_owned())
+            .await?;
     let _announced = running::announce(data, &server)?;
     let mut collectors = start_collectors(&broker, sample, &stop)?;
     greet(&broker, &server, sample);
@@ -59,7 +61,8 @@ pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Resul
 /// Resolves at Ctrl-C or SIGTERM.
 pub(crate) async fn asked_to_end() {
     let interrupt = tokio::signal::ctrl_c();
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("signals can be heard");
+    let mut terminate =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("signals can be heard");
     tokio::select! {
         heard = interrupt => heard.expect("signals can be heard"),
         _ = terminate.recv() => {}
@@ -89,7 +92,11 @@ fn services(broker: &Arc<Broker>, control: Arc<Control>, metrics: Metrics, healt
 }
 
 /// One task a collector; a collector that ends (a sample) is no failure.
-fn start_collectors(broker: &Arc<Broker>, sample: bool, stop: &CancellationToken) -> Result<JoinSet<contract::Result<()>>> {
+fn start_collectors(
+    broker: &Arc<Broker>,
+    sample: bool,
+    stop: &CancellationToken,
+) -> Result<JoinSet<contract::Result<()>>> {
     let context = broker.context();
     let mut tasks = JoinSet::new();
     for source in broker.sources {

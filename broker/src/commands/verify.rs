@@ -28,11 +28,12 @@ pub(crate) async fn run(control: &Control, arguments: &Value) -> Result<Value> {
 pub(crate) fn print(answer: &Value) {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     for report in list(&answer["sources"]) {
-        output::line(&format!("{}", report["source"].as_str().unwrap_or_default()));
+        output::line(report["source"].as_str().unwrap_or_default());
         for proof in list(&report["proofs"]) {
             let holds = if proof["ok"] == json!(true) { "holds " } else { "BROKEN" };
             let counts = proof["counts"].as_object().cloned().unwrap_or_default();
-            let counts: Vec<_> = counts.iter().map(|(name, count)| format!("{count} {}", name.replace('_', " "))).collect();
+            let counts: Vec<_> =
+                counts.iter().map(|(name, count)| format!("{count} {}", name.replace('_', " "))).collect();
             output::line(&format!("  {holds} {:<8} {}", proof["name"].as_str().unwrap_or_default(), counts.join(", ")));
             for named in list(&proof["named"]) {
                 output::line(&format!("         {}", named.as_str().unwrap_or_default()));
