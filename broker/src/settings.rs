@@ -128,7 +128,10 @@ fn check(table: &Table, known: &[(String, String)], path: &Path) -> Result<()> {
         if let Some(key) = keys.keys().find(|key| !is_known(key)) {
             let of_section = known.iter().filter(|(name, _)| name == section).map(|(_, key)| key.as_str());
             let near = nearest(key, of_section);
-            return Err(Error::change(format!("read settings `{}`: `[{section}]` has no `{key}`{near}", path.display())));
+            return Err(Error::change(format!(
+                "read settings `{}`: `[{section}]` has no `{key}`{near}",
+                path.display()
+            )));
         }
     }
     Ok(())
