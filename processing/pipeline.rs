@@ -325,12 +325,18 @@ mod tests {
             let mut running = self.start(&stop).await;
             let end = self.engines_end().await;
             let (done, heard) = oneshot::channel();
-            running.flusher().send(Flush { until: end, done }).await.unwrap();
+            if running.flusher().send(Flush { until: end, done }).await.is_err() {
+                return running.ended().await;
+            }
             tokio::select! {
                 ended = running.ended() => return ended,
-                heard = heard => heard.unwrap(),
+                heard = heard => {
+                    // Not answered: the pipeline has ended by an error.
+                    if heard.is_ok() {
+                        stop.cancel();
+                    }
+                }
             }
-            stop.cancel();
             running.ended().await
         }
 
