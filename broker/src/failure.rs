@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use contract::{Error, Remedy};
+use contract::Error;
 
 /// Wrong use or settings (`EX_USAGE` of sysexits.h).
 pub(crate) const WRONG_USE: u8 = 64;
@@ -19,10 +19,8 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 
 /// The exit code of an error.
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
-    match error.downcast_ref::<Error>().map(Error::remedy) {
-        Some(Remedy::Change) => WRONG_USE,
-        Some(Remedy::Retry | Remedy::RetryAfter(_)) => PEER_AWAY,
-        Some(Remedy::Stop) => DEFECT,
+    match error.downcast_ref::<Error>() {
+        Some(error) => serving::exit_code(error),
         None if error.downcast_ref::<std::io::Error>().is_some() => WRONG_USE,
         None => DEFECT,
     }

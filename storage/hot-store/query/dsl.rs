@@ -11,7 +11,6 @@ use super::{CLAUSES_MAX, DEPTH_MAX, dsl_leaf, query_string};
 /// The queries there are.
 const QUERIES: &[&str] = &[
     "bool",
-    "boosting",
     "constant_score",
     "dis_max",
     "exists",
@@ -19,7 +18,6 @@ const QUERIES: &[&str] = &[
     "ids",
     "match",
     "match_all",
-    "match_bool_prefix",
     "match_none",
     "match_phrase",
     "match_phrase_prefix",
@@ -28,7 +26,6 @@ const QUERIES: &[&str] = &[
     "query_string",
     "range",
     "regexp",
-    "simple_query_string",
     "term",
     "terms",
     "wildcard",
