@@ -1,6 +1,7 @@
 //! Collectors: what asks a source, and what it brings.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,6 +37,15 @@ pub trait Collector: Send {
     /// # Errors
     /// With the remedy `Retry` or `RetryAfter` the runtime calls again with the same cursor.
     async fn poll(&mut self, cursor: &Cursor) -> Result<Harvest>;
+
+    /// What is still held once the program is asked to end, called until it answers none; nothing further is accepted
+    /// after the first call. Most collectors hold nothing: they are asked, and what they did not bring is there next time.
+    ///
+    /// # Errors
+    /// What is held is lost then, and the error says how much.
+    async fn drain(&mut self, _cursor: &Cursor) -> Result<Option<Harvest>> {
+        Ok(None)
+    }
 }
 
 /// What one poll brought. Records, coverage and cursor enter the log together or not at all.
@@ -53,6 +63,30 @@ pub struct Harvest {
     pub cursor: Cursor,
     /// When to poll again; none when there will never be more (a file that was read to its end).
     pub poll_again_in: Option<Duration>,
+    /// Told once all of this is on disk: whoever handed in the records waits for it.
+    pub acknowledge: Option<Acknowledge>,
+}
+
+/// Called once, when a harvest is on disk.
+#[derive(Clone)]
+pub struct Acknowledge(Arc<dyn Fn() + Send + Sync>);
+
+impl Acknowledge {
+    /// Calls `tell` then.
+    pub fn new(tell: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+
+    /// Says that the harvest is on disk.
+    pub fn on_disk(&self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Acknowledge {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Acknowledge")
+    }
 }
 
 /// Whether an interval was seen.

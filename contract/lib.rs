@@ -35,10 +35,12 @@ mod rows;
 mod schema;
 mod secret;
 mod store;
+mod structs;
 mod timestamp;
+mod webhook;
 
 pub use clock::{Clock, SystemClock};
-pub use collector::{Collector, CollectorId, Coverage, CoverageKind, Cursor, Harvest};
+pub use collector::{Acknowledge, Collector, CollectorId, Coverage, CoverageKind, Cursor, Harvest};
 pub use error::{Error, Remedy, Result};
 pub use log::{Appended, Batch, Extent, Log, LogRecord, Lost, PartitionExtent, Topic};
 pub use metric::Metric;
@@ -46,10 +48,12 @@ pub use position::{Offset, OffsetRange, Partition, Positions, Span, partition_of
 pub use processor::{Processor, Reject};
 pub use record::{RawRecord, RecordId, SourceId};
 pub use rows::{RowBuilder, Rows, RowsBuilder, bronze_batch, bronze_schema, dead_letter_schema, drop_below};
-pub use schema::{COMMON, Column, Kind, RowSchema, Search};
+pub use schema::{COMMON, Column, Kind, Leaf, Period, RowSchema, Search};
 pub use secret::Secret;
 pub use store::{
     ColdStore, ColdTable, Expired, HotStore, IdPlace, IndexSummary, RowStream, SearchError, Store, StoredRow,
     TableStream,
 };
+pub use structs::Value;
 pub use timestamp::{Day, Timestamp};
+pub use webhook::{Webhook, WebhookAnswer, WebhookRequest};

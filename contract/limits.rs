@@ -30,5 +30,9 @@ pub const QUEUED_BATCHES_MAX: usize = 2;
 /// A single busy day of GitHub may exceed it alone and is then kept alone.
 pub const KNOWN_IDS_MAX: usize = 2_000_000;
 
+/// Bytes of a webhook's request. GitHub caps its payloads at 25 MB; other senders' are far smaller. Source:
+/// <https://docs.github.com/en/webhooks/webhook-events-and-payloads>.
+pub const WEBHOOK_BYTES_MAX: usize = 25 << 20;
+
 /// How far an event may lie after its fetch. Clocks differ by seconds; a day covers every time zone slip.
 pub const FUTURE_SECONDS_MAX: u64 = 86_400;

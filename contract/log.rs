@@ -73,6 +73,14 @@ pub trait Log: Send + Sync {
     /// When the log cannot be read.
     async fn extents(&self) -> Result<BTreeMap<Topic, Extent>>;
 
+    /// How far each partition of a topic reaches; no partitions if there is no such topic yet.
+    ///
+    /// # Errors
+    /// As `extents`.
+    async fn extent(&self, topic: &Topic) -> Result<Extent> {
+        Ok(self.extents().await?.remove(topic).unwrap_or_default())
+    }
+
     /// Says that all below `positions` is committed by every store, so that retention may remove it.
     ///
     /// # Errors

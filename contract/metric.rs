@@ -42,8 +42,14 @@ metrics! {
     COLLECTOR_ERRORS = "databroker_collector_errors_total", Counter, ["source", "collector"], "Polls that failed.";
     COLLECTOR_LAST_SUCCESS = "databroker_collector_last_success_timestamp_seconds", Gauge, ["source", "collector"], "Unix time of the last poll that succeeded.";
     COVERAGE_MISSED_RECORDS = "databroker_coverage_missed_records_total", Counter, ["source", "collector"], "Records known to be missed, estimated.";
+    RECEIVED_RECORDS = "databroker_received_records_total", Counter, ["source", "collector"], "Records that were pushed to a collector, kept or not: those collected, queued and lost together.";
+    LOST_RECORDS = "databroker_lost_records_total", Counter, ["source", "collector", "reason"], "Records that were pushed to a collector and not kept, by reason.";
+    QUEUED_RECORDS = "databroker_queued_records", Gauge, ["source", "collector"], "Records that were pushed to a collector and wait for its next harvest.";
+    CONNECTIONS = "databroker_source_connections", Gauge, ["source", "collector"], "Connections that push to a collector.";
+    CONNECTIONS_CLOSED = "databroker_source_connections_closed_total", Counter, ["source", "collector", "reason"], "Connections to a collector that ended, by reason; `stopped` is as it should be.";
     HTTP_REQUESTS = "databroker_source_http_requests_total", Counter, ["source", "status"], "Requests to the source, by status.";
     RATE_LIMIT_REMAINING = "databroker_source_rate_limit_remaining", Gauge, ["source"], "Requests the source still grants in its window.";
+    ADDRESSES_REFUSED = "databroker_source_addresses_refused_total", Counter, ["source", "why"], "Requests not made because of where they would have gone: an address inside, a scheme, a port.";
     LOG_APPEND_SECONDS = "databroker_log_append_seconds", Histogram(SECONDS), [], "Time of one append with its fsync.";
     LOG_BYTES = "databroker_log_bytes", Gauge, [], "Bytes of the log on disk.";
     LOG_FULL = "databroker_log_full", Gauge, [], "1 while the log takes nothing because its disk cap is reached.";

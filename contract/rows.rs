@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryBuilder, BooleanArray, BooleanBuilder, Int64Array, Int64Builder, ListBuilder, RecordBatch,
-    StringBuilder, TimestampMicrosecondBuilder,
+    Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, BooleanBuilder, Float64Builder, Int64Array, Int64Builder,
+    ListBuilder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::schema::{COMMON, utc_micros};
+use crate::structs::{Structs, Value};
 use crate::{Kind, LogRecord, Partition, Positions, Processor, Reject, RowSchema, SourceId, Span, Timestamp};
 
 /// What became of a span: the same for both stores.
@@ -204,12 +205,14 @@ pub struct RowBuilder {
     rows: usize,
 }
 
-enum ColumnBuilder {
+pub(crate) enum ColumnBuilder {
     Text(StringBuilder),
     TextList(ListBuilder<StringBuilder>),
     Integer(Int64Builder),
     Boolean(BooleanBuilder),
     Timestamp(TimestampMicrosecondBuilder),
+    Float(Float64Builder),
+    Structs(Structs),
 }
 
 impl RowBuilder {
@@ -277,6 +280,35 @@ impl RowBuilder {
         }
     }
 
+    /// Writes a number; one that is infinite or not a number is left out.
+    ///
+    /// # Panics
+    /// As `text`.
+    pub fn float(&mut self, place: usize, value: f64) {
+        match self.open(place) {
+            ColumnBuilder::Float(builder) => builder.append_option(value.is_finite().then_some(value)),
+            _ => panic!("column {place} is not a floating-point number"),
+        }
+    }
+
+    /// Writes structs in order, each with the values of all its members.
+    ///
+    /// # Panics
+    /// As `text`; and if a value is not of its member's kind.
+    pub fn structs<'a, const MEMBERS: usize>(
+        &mut self,
+        place: usize,
+        values: impl IntoIterator<Item = [Value<'a>; MEMBERS]>,
+    ) {
+        match self.open(place) {
+            ColumnBuilder::Structs(builder) => {
+                values.into_iter().for_each(|value| builder.push(value));
+                builder.end_list(true);
+            }
+            _ => panic!("column {place} is not a list of structs"),
+        }
+    }
+
     fn open(&mut self, place: usize) -> &mut ColumnBuilder {
         let column = &mut self.columns[place];
         assert_eq!(column.len(), self.rows, "column {place} was written twice in a row");
@@ -319,7 +351,7 @@ impl RowBuilder {
 }
 
 impl ColumnBuilder {
-    fn new(kind: Kind) -> Self {
+    pub(crate) fn new(kind: Kind) -> Self {
         match kind {
             Kind::Text => Self::Text(StringBuilder::new()),
             Kind::TextList => Self::TextList(ListBuilder::new(StringBuilder::new()).with_field(Field::new(
@@ -330,20 +362,12 @@ impl ColumnBuilder {
             Kind::Integer => Self::Integer(Int64Builder::new()),
             Kind::Boolean => Self::Boolean(BooleanBuilder::new()),
             Kind::Timestamp => Self::Timestamp(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
+            Kind::Float => Self::Float(Float64Builder::new()),
+            Kind::StructList(members) => Self::Structs(Structs::new(members)),
         }
     }
 
-    fn as_builder(&mut self) -> &mut dyn arrow::array::ArrayBuilder {
-        match self {
-            Self::Text(builder) => builder,
-            Self::TextList(builder) => builder,
-            Self::Integer(builder) => builder,
-            Self::Boolean(builder) => builder,
-            Self::Timestamp(builder) => builder,
-        }
-    }
-
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         use arrow::array::ArrayBuilder as _;
         match self {
             Self::Text(builder) => builder.len(),
@@ -351,26 +375,37 @@ impl ColumnBuilder {
             Self::Integer(builder) => builder.len(),
             Self::Boolean(builder) => builder.len(),
             Self::Timestamp(builder) => builder.len(),
+            Self::Float(builder) => builder.len(),
+            Self::Structs(builder) => builder.len(),
         }
     }
 
-    fn append_null(&mut self) {
+    pub(crate) fn append_null(&mut self) {
         match self {
             Self::Text(builder) => builder.append_null(),
             Self::TextList(builder) => builder.append_null(),
             Self::Integer(builder) => builder.append_null(),
             Self::Boolean(builder) => builder.append_null(),
             Self::Timestamp(builder) => builder.append_null(),
+            Self::Float(builder) => builder.append_null(),
+            Self::Structs(builder) => builder.end_list(false),
         }
     }
 
-    fn finish(&mut self) -> ArrayRef {
-        self.as_builder().finish()
+    pub(crate) fn finish(&mut self) -> ArrayRef {
+        match self {
+            Self::Text(builder) => Arc::new(builder.finish()),
+            Self::TextList(builder) => Arc::new(builder.finish()),
+            Self::Integer(builder) => Arc::new(builder.finish()),
+            Self::Boolean(builder) => Arc::new(builder.finish()),
+            Self::Timestamp(builder) => Arc::new(builder.finish()),
+            Self::Float(builder) => Arc::new(builder.finish()),
+            Self::Structs(builder) => Arc::new(builder.finish()),
+        }
     }
 
-    fn refill(&mut self, kept: &ArrayRef, name: &str) {
-        use arrow::array::AsArray;
-        use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+    pub(crate) fn refill(&mut self, kept: &ArrayRef, name: &str) {
+        use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
         match self {
             Self::Text(builder) => kept.as_string::<i32>().iter().for_each(|value| builder.append_option(value)),
             Self::TextList(builder) => {
@@ -387,6 +422,10 @@ impl ColumnBuilder {
             Self::Timestamp(builder) => {
                 kept.as_primitive::<TimestampMicrosecondType>().iter().for_each(|value| builder.append_option(value));
             }
+            Self::Float(builder) => {
+                kept.as_primitive::<Float64Type>().iter().for_each(|value| builder.append_option(value));
+            }
+            Self::Structs(builder) => builder.refill(kept.as_list::<i32>(), name),
         }
         assert_eq!(self.len(), kept.len(), "column `{name}` keeps its rows");
     }

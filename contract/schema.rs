@@ -3,17 +3,46 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 
-use crate::SourceId;
+use crate::{Day, SourceId, Timestamp};
 
 /// The columns of `silver.SOURCE`, in order.
 #[derive(Debug)]
 pub struct RowSchema {
     /// The source.
     pub source: SourceId,
+    /// How far apart in time rows lie: one partition of the cold table, and the reach of an id.
+    pub period: Period,
     /// The source's own columns, without the common ones.
     pub columns: &'static [Column],
+}
+
+/// The span of event time that one partition of a silver table holds. An id is unique within it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Period {
+    /// For sources with many rows a day.
+    Day,
+    /// For sources with few.
+    Month,
+}
+
+impl Period {
+    /// The first day of the period that `time` lies in.
+    pub fn first_day(self, time: Timestamp) -> Day {
+        match self {
+            Self::Day => time.day(),
+            Self::Month => time.day().first_of_month(),
+        }
+    }
+
+    /// The column that names the period in the cold table: its first day.
+    pub fn column(self) -> &'static str {
+        match self {
+            Self::Day => "event_day",
+            Self::Month => "event_month",
+        }
+    }
 }
 
 /// One column.
@@ -42,6 +71,11 @@ pub enum Kind {
     Boolean,
     /// A point in time, UTC, microseconds.
     Timestamp,
+    /// A 64-bit floating-point number; never infinite or not a number.
+    Float,
+    /// Structs in order. The members are columns of [`Kind::Text`] or [`Kind::Integer`], named `LIST.MEMBER`, as search
+    /// finds them: a row fits if any of its structs does.
+    StructList(&'static [Column]),
 }
 
 /// How the hot store indexes a column.
@@ -61,7 +95,7 @@ pub const COMMON: &[Column] = &[
         name: "_id",
         kind: Kind::Text,
         search: Search::Exact,
-        doc: "Id of the record, unique within its event day.",
+        doc: "Id of the record, unique within its period of event time (a day or a month).",
     },
     Column {
         name: "event_time",
@@ -71,6 +105,24 @@ pub const COMMON: &[Column] = &[
     },
     Column { name: "fetched_at", kind: Kind::Timestamp, search: Search::Exact, doc: "When it was collected." },
 ];
+
+/// A column that search looks into.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaf {
+    /// The column, or a member of a list of structs.
+    pub column: &'static Column,
+    /// The place among the columns of a row.
+    pub place: usize,
+    /// Which member of the list of structs at that place.
+    pub member: Option<usize>,
+}
+
+impl Column {
+    /// The name within its struct: `ttl` of `answers.ttl`; the whole name of a column that is no member.
+    pub fn member_name(&self) -> &'static str {
+        self.name.rsplit_once('.').map_or(self.name, |(_, name)| name)
+    }
+}
 
 impl RowSchema {
     /// The common columns and then the source's own: the order of the columns of every row batch.
@@ -88,6 +140,19 @@ impl RowSchema {
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 
+    /// What search looks into, in order: the columns, with its members in the stead of each list of structs.
+    pub fn leaves(&self) -> impl Iterator<Item = Leaf> + use<> {
+        self.all().enumerate().flat_map(|(place, column)| {
+            let members = match column.kind {
+                Kind::StructList(members) => members,
+                _ => std::slice::from_ref(column),
+            };
+            let is_member = matches!(column.kind, Kind::StructList(_));
+            let leaf = move |(member, column)| Leaf { column, place, member: is_member.then_some(member) };
+            members.iter().enumerate().map(leaf)
+        })
+    }
+
     /// The place of a column of the source's own among all columns.
     ///
     /// # Panics
@@ -102,12 +167,24 @@ impl Kind {
     pub fn data_type(self) -> DataType {
         match self {
             Self::Text => DataType::Utf8,
-            Self::TextList => DataType::List(Arc::new(Field::new("element", DataType::Utf8, true))),
+            Self::TextList => list_of(DataType::Utf8),
+            Self::StructList(members) => list_of(DataType::Struct(member_fields(members))),
+            Self::Float => DataType::Float64,
             Self::Integer => DataType::Int64,
             Self::Boolean => DataType::Boolean,
             Self::Timestamp => utc_micros(),
         }
     }
+}
+
+/// The Arrow type of a list: its items have Delta's and Parquet's name.
+fn list_of(item: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new("element", item, true)))
+}
+
+/// The members of a struct in Arrow.
+pub(crate) fn member_fields(members: &[Column]) -> Fields {
+    members.iter().map(|member| Field::new(member.member_name(), member.kind.data_type(), true)).collect()
 }
 
 /// The Arrow type of all times.

@@ -164,14 +164,14 @@ impl std::error::Error for SearchError {}
 /// The store of everything: Delta tables and SQL over them.
 #[async_trait]
 pub trait ColdStore: Store {
-    /// The ids of the committed rows of an event day: batches of `id` (text), `_partition`, `_offset`
+    /// The ids of the committed rows of the period of event time that starts at `day`: batches of `id` (text), `_partition`, `_offset`
     /// (64-bit). The memory by which duplicates are told.
     ///
     /// # Errors
     /// When the table cannot be read.
     async fn ids(&self, source: SourceId, day: Day) -> Result<TableStream>;
 
-    /// Where ids of an event day stand among the committed rows; only those that do.
+    /// Where ids of the period that starts at `day` stand among the committed rows; only those that do.
     ///
     /// # Errors
     /// When the table cannot be read.

@@ -68,6 +68,11 @@ impl Day {
         (date.year(), date.month(), date.day())
     }
 
+    /// The first day of its month.
+    pub fn first_of_month(self) -> Self {
+        Self(self.0 - i32::from(self.civil().2) + 1)
+    }
+
     /// Reads `2026-11-22`.
     pub fn parse(text: &str) -> Option<Self> {
         let date: jiff::civil::Date = text.parse().ok()?;
@@ -103,5 +108,6 @@ mod tests {
         assert_eq!(time.day().to_string(), "1969-12-31");
         assert_eq!(Day::parse("1969-12-31"), Some(Day(-1)));
         assert!(time.day().start() < time);
+        assert_eq!(time.day().first_of_month().to_string(), "1969-12-01");
     }
 }

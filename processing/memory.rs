@@ -16,6 +16,7 @@ pub(crate) const SOURCE: SourceId = SourceId("made");
 
 pub(crate) static SCHEMA: RowSchema = RowSchema {
     source: SOURCE,
+    period: Period::Day,
     columns: &[Column { name: "text", kind: Kind::Text, search: Search::Words, doc: "The body." }],
 };
 
@@ -44,6 +45,11 @@ pub(crate) struct MemoryLog {
     records: Mutex<Vec<LogRecord>>,
     released: Mutex<Positions>,
     more: Notify,
+    cursors: Mutex<BTreeMap<CollectorId, Cursor>>,
+    /// Lines of the ledger that were appended.
+    pub(crate) coverage: Mutex<Vec<Coverage>>,
+    /// Offsets that damage took.
+    pub(crate) lost: Mutex<Vec<Lost>>,
 }
 
 impl MemoryLog {
@@ -72,10 +78,12 @@ impl MemoryLog {
 impl Log for MemoryLog {
     async fn append(&self, harvest: &Harvest) -> Result<Appended> {
         self.add(harvest.records.clone());
+        self.coverage.lock().unwrap().extend(harvest.coverage.clone());
+        self.cursors.lock().unwrap().insert(harvest.collector.clone(), harvest.cursor.clone());
         Ok(Appended::default())
     }
-    async fn cursor(&self, _: &CollectorId) -> Result<Option<Cursor>> {
-        Ok(None)
+    async fn cursor(&self, collector: &CollectorId) -> Result<Option<Cursor>> {
+        Ok(self.cursors.lock().unwrap().get(collector).cloned())
     }
     async fn cursors(&self, _: &str) -> Result<Vec<(CollectorId, Cursor)>> {
         Ok(Vec::new())
@@ -88,8 +96,12 @@ impl Log for MemoryLog {
             let more = tokio::time::timeout(wait, self.more.notified()).await;
             records = if more.is_ok() { read() } else { records };
         }
-        let next = Positions([(0, at + records.len() as Offset)].into());
-        Ok(Batch { records, next, lost: Vec::new() })
+        let next = at + records.len() as Offset;
+        let lost = self.lost.lock().unwrap().clone();
+        let is_lost = |offset| lost.iter().any(|lost| (lost.range.from..lost.range.to).contains(&offset));
+        records.retain(|at| !is_lost(at.offset));
+        let lost = lost.iter().filter(|lost| (at..next).contains(&lost.range.from)).cloned().collect();
+        Ok(Batch { records, next: Positions([(0, next)].into()), lost })
     }
     async fn extents(&self) -> Result<BTreeMap<Topic, Extent>> {
         let end = self.records.lock().unwrap().len() as Offset;

@@ -11,8 +11,9 @@ use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::{
-    ColdStore, Column, Coverage, CoverageKind, Kind, LogRecord, Offset, OffsetRange, Partition, Positions, Processor,
-    RawRecord, Reject, Remedy, RowBuilder, RowSchema, Rows, RowsBuilder, Search, SourceId, Span, Timestamp,
+    ColdStore, Column, Coverage, CoverageKind, Kind, LogRecord, Offset, OffsetRange, Partition, Period, Positions,
+    Processor, RawRecord, Reject, Remedy, RowBuilder, RowSchema, Rows, RowsBuilder, Search, SourceId, Span, Timestamp,
+    Value,
 };
 
 /// The source of the suite.
@@ -21,14 +22,22 @@ pub const SOURCE: SourceId = SourceId("github");
 /// The columns of the suite's rows.
 pub static SCHEMA: RowSchema = RowSchema {
     source: SOURCE,
+    period: Period::Day,
     columns: &[
         Column { name: "type", kind: Kind::Text, search: Search::Exact, doc: "Alternates between two texts." },
         Column { name: "number", kind: Kind::Integer, search: Search::Exact, doc: "The offset." },
         Column { name: "labels", kind: Kind::TextList, search: Search::Exact, doc: "None, one or two texts." },
         Column { name: "public", kind: Kind::Boolean, search: Search::Exact, doc: "True, or null." },
         Column { name: "created_at", kind: Kind::Timestamp, search: Search::Exact, doc: "The time of the event." },
+        Column { name: "ratio", kind: Kind::Float, search: Search::Exact, doc: "A quarter of the offset." },
+        Column { name: "parts", kind: Kind::StructList(PARTS), search: Search::Exact, doc: "None, one or two." },
     ],
 };
+
+const PARTS: &[Column] = &[
+    Column { name: "parts.name", kind: Kind::Text, search: Search::Exact, doc: "A text." },
+    Column { name: "parts.size", kind: Kind::Integer, search: Search::Exact, doc: "The offset, or null." },
+];
 
 /// A place where a store lives on when it is closed; empty at first. A store is closed before the next is opened for
 /// writing.
@@ -109,6 +118,9 @@ impl Processor for Suite {
             row.boolean(SCHEMA.place("public"), true);
         }
         row.timestamp(SCHEMA.place("created_at"), record.event_time);
+        row.float(SCHEMA.place("ratio"), offset as f64 / 4.0);
+        let parts = [[Value::Text("first"), Value::Integer(offset)], [Value::Text("second"), Value::Null]];
+        row.structs(SCHEMA.place("parts"), parts.into_iter().take((offset % 3) as usize));
         Ok(())
     }
 }
@@ -140,6 +152,9 @@ async fn assert_complete(store: &dyn ColdStore, to: i64) {
     {
         assert_eq!(number(store, &format!("SELECT count(DISTINCT _offset) FROM {table}")).await, to, "{table}");
     }
+    let wrong = "SELECT count(*) FROM silver.github WHERE ratio <> _offset / 4.0 OR cardinality(labels) <> _offset % 3 \
+                 OR cardinality(parts) <> _offset % 3 OR parts[1]['size'] <> _offset OR parts[2]['name'] <> 'second'";
+    assert_eq!(number(store, wrong).await, 0, "values of lists and structs are kept");
 }
 
 fn at(next: &[(Partition, Offset)]) -> Positions {

@@ -10,11 +10,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
-    Column, Expired, HotStore, Kind, LogRecord, Offset, OffsetRange, Partition, Positions, Processor, RawRecord,
-    RecordId, Reject, Remedy, RowBuilder, RowSchema, Rows, RowsBuilder, Search, SourceId, Span, Timestamp, row_json,
+    Column, Expired, HotStore, Kind, LogRecord, Offset, OffsetRange, Partition, Period, Positions, Processor,
+    RawRecord, RecordId, Reject, Remedy, RowBuilder, RowSchema, Rows, RowsBuilder, Search, SourceId, Span, Timestamp,
+    Value, row_json,
 };
 
 /// The source of all rows here.
@@ -29,6 +30,7 @@ pub const RETENTION_DAYS: u16 = 10;
 /// The columns of the rows: one of each kind and way to search.
 pub static SCHEMA: RowSchema = RowSchema {
     source: SOURCE,
+    period: Period::Day,
     columns: &[
         column("kind", Kind::Text, Search::Exact),
         column("title", Kind::Text, Search::Words),
@@ -37,8 +39,13 @@ pub static SCHEMA: RowSchema = RowSchema {
         column("size", Kind::Integer, Search::Exact),
         column("public", Kind::Boolean, Search::Exact),
         column("created_at", Kind::Timestamp, Search::Exact),
+        column("ratio", Kind::Float, Search::Exact),
+        column("parts", Kind::StructList(PARTS), Search::Exact),
     ],
 };
+
+const PARTS: &[Column] =
+    &[column("parts.name", Kind::Text, Search::Exact), column("parts.size", Kind::Integer, Search::Exact)];
 
 /// One store's data.
 #[async_trait]
@@ -178,6 +185,12 @@ cases! {
             (json!({"match_phrase": {"notes": "a note of 4"}}), 1),
             (json!({"range": {"size": {"gte": 10, "lt": 20}}}), 8),
             (json!({"exists": {"field": "notes"}}), 15),
+            (json!({"range": {"ratio": {"gt": 1.75, "lte": 3.25}}}), 3),
+            (json!({"term": {"ratio": 2.25}}), 1),
+            (json!({"exists": {"field": "ratio"}}), 15),
+            (json!({"term": {"parts.name": "second"}}), 10),
+            (json!({"range": {"parts.size": {"lt": 10}}}), 6),
+            (json!({"query_string": {"query": "parts.name:first AND ratio:>=7"}}), 1),
             (json!({"match_all": {}}), 30),
         ] {
             let answer = store.count("made-*", &json!({"query": query})).await.expect("answered");
@@ -251,7 +264,7 @@ cases! {
 }
 
 /// Rows by place: id and JSON.
-pub type Stored = BTreeMap<(Partition, Offset), (String, Value)>;
+pub type Stored = BTreeMap<(Partition, Offset), (String, serde_json::Value)>;
 
 /// What the store holds. Every row stands in the index of its day, and once.
 ///
@@ -261,7 +274,7 @@ pub async fn stored(store: &dyn HotStore) -> Stored {
     let mut rows = store.rows(SOURCE).await.expect("readable");
     let mut found = BTreeMap::new();
     while let Some(row) = rows.try_next().await.expect("readable") {
-        let json: Value = serde_json::from_str(&row.source_json).expect("JSON");
+        let json: serde_json::Value = serde_json::from_str(&row.source_json).expect("JSON");
         let day = json["event_time"].as_str().and_then(|time| time.get(..10)).expect("a time").replace('-', ".");
         assert!(day.starts_with(row.index.trim_start_matches("made-")), "{day} in `{}`", row.index);
         let twice = found.insert((row.partition, row.offset), (row.id, json));
@@ -280,7 +293,7 @@ pub fn expected(all: &[&Rows]) -> Stored {
         for row in 0..rows.silver.num_rows() {
             let mut json = Vec::new();
             row_json::write_row(&rows.silver, row, &mut json);
-            let json: Value = serde_json::from_slice(&json).expect("JSON");
+            let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
             let place = |name: &str| json[name].as_i64().expect("a common column");
             expected
                 .insert((place("_partition") as Partition, place("_offset")), (id(&rows.silver, row), json.clone()));
@@ -344,6 +357,11 @@ impl Processor for Made {
         }
         row.boolean(SCHEMA.place("public"), number % 4 == 0);
         row.timestamp(SCHEMA.place("created_at"), Timestamp(record.event_time.0 - number));
+        if number % 2 == 1 {
+            row.float(SCHEMA.place("ratio"), number as f64 / 4.0);
+        }
+        let parts = [[Value::Text("first"), Value::Integer(number)], [Value::Text("second"), Value::Null]];
+        row.structs(SCHEMA.place("parts"), parts.into_iter().take((number % 3) as usize));
         Ok(())
     }
 }

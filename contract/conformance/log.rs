@@ -341,6 +341,7 @@ fn harvest(number: i64, records: usize) -> Harvest {
         coverage: Vec::new(),
         cursor: Cursor(format!("after {number}")),
         poll_again_in: None,
+        acknowledge: None,
     }
 }
 
