@@ -10,19 +10,43 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use contract::limits::{HARVEST_BYTES_MAX, HARVEST_RECORDS_MAX};
-use contract::{Clock, Collector, Error, Processor, Result, RowSchema, SourceId, SystemClock};
+use contract::{Clock, Collector, Error, Processor, Result, RowSchema, SourceId, SystemClock, Webhook};
 use serde::{Deserialize, Serialize};
 
+mod address_guard;
+pub mod arxiv;
+mod columns;
+pub mod dns;
+mod file;
 pub mod github;
+mod http;
+pub mod news;
+mod push;
+#[cfg(any(test, feature = "replay"))]
+pub mod replay;
 mod unpack;
 
 pub use contract::Secret;
 
 /// Every source. The list is the overview; a test holds each to the same battery.
-pub static SOURCES: &[Source] = &[github::SOURCE];
+pub static SOURCES: &[Source] = &[arxiv::SOURCE, dns::SOURCE, github::SOURCE, news::SOURCE];
 
-/// Collectors of one source, each with a name of its own.
-pub type Collectors = Vec<Box<dyn Collector>>;
+/// What brings a source's records while the program runs.
+#[derive(Default)]
+pub struct Collectors {
+    /// Each with a name of its own.
+    pub polled: Vec<Box<dyn Collector>>,
+    /// What takes requests of the source's servers; their records come out of one of the collectors.
+    pub webhooks: Vec<Arc<dyn Webhook>>,
+}
+
+impl fmt::Debug for Collectors {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let polled = self.polled.iter().map(|collector| collector.id().0).collect::<Vec<_>>();
+        let webhooks = self.webhooks.iter().map(|webhook| webhook.path()).collect::<Vec<_>>();
+        out.debug_struct("Collectors").field("polled", &polled).field("webhooks", &webhooks).finish()
+    }
+}
 
 /// One source.
 pub struct Source {
@@ -35,7 +59,7 @@ pub struct Source {
     /// The collectors that poll it, as set; `Change` when a setting is wrong.
     pub collectors: fn(&Settings, &Context) -> Result<Collectors>,
     /// Opens one of its files for a backfill; blocks for as long as reading the file once takes.
-    pub open_file: fn(&Path, &Context) -> Result<OpenFile>,
+    pub open_file: fn(&Path, &Settings, &Context) -> Result<OpenFile>,
     /// The sample that ships with the program, its times moved so that the newest is now.
     pub sample: fn(&Context) -> OpenFile,
 }
@@ -53,33 +77,24 @@ impl fmt::Debug for Source {
 pub fn source(name: &str) -> Result<&'static Source> {
     SOURCES.iter().find(|source| source.id.0 == name).ok_or_else(|| {
         let known = SOURCES.iter().map(|source| source.id.0).collect::<Vec<_>>().join(", ");
-        let nearest = SOURCES.iter().map(|source| source.id.0).min_by_key(|known| distance(known, name));
+        let nearest = SOURCES.iter().map(|source| source.id.0).min_by_key(|known| strsim::levenshtein(known, name));
         let nearest = nearest.map(|nearest| format!("; nearest: {nearest}")).unwrap_or_default();
         Error::change(format!("open source `{name}` (known: {known}{nearest})"))
     })
 }
 
-/// How many characters to add, remove or replace (Levenshtein), looking at the first 32.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().take(32).collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (place, letter) in one.chars().take(32).enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], place + 1);
-        for (column, &wanted) in other.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != wanted);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[other.len()]
-}
-
 /// What the user sets of the sources: one section each.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Settings {
+    /// arXiv.
+    pub arxiv: arxiv::Settings,
+    /// DNS.
+    pub dns: dns::Settings,
     /// GitHub.
     pub github: github::Settings,
+    /// News.
+    pub news: news::Settings,
 }
 
 /// What collectors are given beside the settings.
@@ -122,8 +137,8 @@ pub struct OpenFile {
     pub bytes_read: Arc<AtomicU64>,
     /// Damage that was found, for the user; whole once the last harvest is there.
     pub notes: Arc<Mutex<Vec<String>>>,
-    /// Lines that carry no event by design: the action lines of a bulk request.
-    pub skipped_lines: Arc<AtomicU64>,
+    /// Pieces that carry no record by design: the action lines of a bulk request, packets without DNS.
+    pub skipped: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for OpenFile {
@@ -142,15 +157,10 @@ mod tests {
     #[test]
     fn an_unknown_source_is_answered_with_the_known_and_the_nearest() {
         let error = source("gihub").expect_err("there is none");
-        assert_eq!(error.to_string(), "failed to open source `gihub` (known: github; nearest: github)");
+        assert_eq!(
+            error.to_string(),
+            "failed to open source `gihub` (known: arxiv, dns, github, news; nearest: github)"
+        );
         assert_eq!(source("github").expect("there is").id.0, "github");
-    }
-
-    #[test]
-    fn the_distance_of_two_words_counts_edits() {
-        assert_eq!(distance("github", "github"), 0);
-        assert_eq!(distance("github", "gihub"), 1);
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
     }
 }

@@ -1,4 +1,4 @@
-//! Reads a file as UTF-8: gzip (all members), zstd (all frames) or plain; UTF-8 or UTF-16, by its byte order mark.
+//! Reads a file, packed by gzip (all members), zstd and lz4 (all frames), xz (all streams) or not at all.
 //! Damage does not end in an error: what lies before it is read, and [`Unpacked::damage`] says what was found.
 
 use std::fs::File;
@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::BytesMut;
 use encoding_rs::{CoderResult, Decoder};
 use flate2::{Crc, Decompress, FlushDecompress, Status};
+use liblzma::bufread::XzDecoder;
+use liblzma::stream::{CONCATENATED, Stream};
+use lz4_flex::frame::FrameDecoder;
 
 /// Bytes that one [`Unpacked::read`] adds at the most.
 pub(crate) const READ_BYTES_MAX: usize = 256 << 10;
@@ -28,6 +31,22 @@ const PLAIN_GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
 type Input = BufReader<Box<dyn Read + Send>>;
 
+/// Bytes that unpacking xz may take: `xz -9` needs 65 MiB.
+const XZ_MEMORY_BYTES_MAX: u64 = 128 << 20;
+
+const XZ_MAGIC: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
+const LZ4_MAGIC: &[u8] = &[0x04, 0x22, 0x4d, 0x18];
+
+/// What the unpacked bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// JSON in UTF-8 or UTF-16, told by its byte order mark or first bytes: handed on as UTF-8. A damaged gzip header is
+    /// repaired where JSON comes out.
+    Text,
+    /// Anything: handed on as it is.
+    Bytes,
+}
+
 /// A file that is being read. See the module.
 pub(crate) struct Unpacked {
     codec: Codec,
@@ -41,12 +60,14 @@ enum Codec {
     Plain(Input),
     Gzip(Gzip),
     Zstd(zstd::Decoder<'static, Input>),
+    Xz(XzDecoder<Input>),
+    Lz4(FrameDecoder<Input>),
 }
 
 enum TextForm {
     /// Not yet told: the first bytes of the content.
     Unknown,
-    Utf8,
+    AsItIs,
     Utf16(Box<Utf16>),
 }
 
@@ -72,21 +93,27 @@ impl Read for Counted {
 
 impl Unpacked {
     /// Opens a file; `bytes_read` goes up with what is read of it, compressed.
-    pub(crate) fn open(path: &Path, bytes_read: Arc<AtomicU64>) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, form: Form, bytes_read: Arc<AtomicU64>) -> io::Result<Self> {
         let is_named_gzip = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
-        Self::from_reader(Counted { file: File::open(path)?, bytes_read }, is_named_gzip)
+        Self::from_reader(Counted { file: File::open(path)?, bytes_read }, form, is_named_gzip)
     }
 
     /// Reads from anything.
-    pub(crate) fn from_reader(mut source: impl Read + Send + 'static, is_named_gzip: bool) -> io::Result<Self> {
+    pub(crate) fn from_reader(
+        mut source: impl Read + Send + 'static,
+        form: Form,
+        is_named_gzip: bool,
+    ) -> io::Result<Self> {
         let mut head = Vec::with_capacity(HEAD_BYTES);
         source.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut head)?;
         let mut remark = None;
         let is_gzip = head.starts_with(GZIP_MAGIC);
         let is_skippable_zstd = matches!(head.get(..4), Some([0x50..=0x5f, 0x2a, 0x4d, 0x18]));
         let is_zstd = head.starts_with(ZSTD_MAGIC) || is_skippable_zstd;
+        let is_xz = head.starts_with(XZ_MAGIC);
+        let is_lz4 = head.starts_with(LZ4_MAGIC);
         let mut repaired = false;
-        let may_be_damaged = is_named_gzip && !is_gzip && !is_zstd && !looks_like_json(&head);
+        let may_be_damaged = form == Form::Text && is_named_gzip && !is_gzip && !is_zstd && !looks_like_json(&head);
         if may_be_damaged && let Some(good) = repair_gzip_header(&head) {
             head = good;
             repaired = true;
@@ -100,13 +127,22 @@ impl Unpacked {
             let mut decoder = zstd::Decoder::with_buffer(input)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
             Codec::Zstd(decoder)
+        } else if is_xz {
+            let stream = Stream::new_stream_decoder(XZ_MEMORY_BYTES_MAX, CONCATENATED)?;
+            Codec::Xz(XzDecoder::new_stream(input, stream))
+        } else if is_lz4 {
+            Codec::Lz4(FrameDecoder::new(input))
         } else {
             Codec::Plain(input)
         };
-        Ok(Self { codec, text: TextForm::Unknown, damage: None, remark, ended: false })
+        let text = match form {
+            Form::Text => TextForm::Unknown,
+            Form::Bytes => TextForm::AsItIs,
+        };
+        Ok(Self { codec, text, damage: None, remark, ended: false })
     }
 
-    /// Appends the next bytes, UTF-8 unless the file is binary; false at the end.
+    /// Appends the next bytes; false at the end.
     ///
     /// # Errors
     /// When the file itself cannot be read. Damaged content is no error.
@@ -119,7 +155,7 @@ impl Unpacked {
         while out.len() == before && !self.ended {
             match &mut self.text {
                 TextForm::Unknown => self.read_first(out)?,
-                TextForm::Utf8 => self.ended = !read_codec(&mut self.codec, out, &mut self.damage)?,
+                TextForm::AsItIs => self.ended = !read_codec(&mut self.codec, out, &mut self.damage)?,
                 TextForm::Utf16(form) => {
                     self.ended = !read_codec(&mut self.codec, &mut form.raw, &mut self.damage)?;
                     form.decode(out, self.ended);
@@ -158,7 +194,7 @@ impl Unpacked {
         self.text = match first[..] {
             [0xff, 0xfe, ..] | [b'{' | b'[', 0, ..] => utf16(encoding_rs::UTF_16LE),
             [0xfe, 0xff, ..] | [0, b'{' | b'[', ..] => utf16(encoding_rs::UTF_16BE),
-            _ => TextForm::Utf8,
+            _ => TextForm::AsItIs,
         };
         match &mut self.text {
             TextForm::Utf16(form) => {
@@ -210,19 +246,32 @@ fn read_codec(codec: &mut Codec, out: &mut BytesMut, damage: &mut Option<String>
     match codec {
         Codec::Plain(input) => read_some(input, out).map(|count| count > 0),
         Codec::Gzip(gzip) => gzip.read(out, damage),
-        Codec::Zstd(decoder) => match read_some(decoder, out) {
-            Ok(count) => Ok(count > 0),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                *damage = Some("the zstd stream ends early".to_owned());
-                Ok(false)
-            }
-            // What the operating system reports has a number; the rest is the content's fault.
-            Err(error) if error.raw_os_error().is_none() => {
-                *damage = Some(format!("the zstd stream is damaged ({error})"));
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        },
+        Codec::Zstd(decoder) => read_stream("zstd", decoder, out, damage),
+        Codec::Xz(decoder) => read_stream("xz", decoder, out, damage),
+        // It stops between two frames once, and goes on if there is another.
+        Codec::Lz4(decoder) => Ok(read_stream("lz4", decoder, out, damage)?
+            || (damage.is_none() && read_stream("lz4", decoder, out, damage)?)),
+    }
+}
+
+fn read_stream(
+    name: &str,
+    decoder: &mut impl Read,
+    out: &mut BytesMut,
+    damage: &mut Option<String>,
+) -> io::Result<bool> {
+    match read_some(decoder, out) {
+        Ok(count) => Ok(count > 0),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            *damage = Some(format!("the {name} stream ends early"));
+            Ok(false)
+        }
+        // What the operating system reports has a number; the rest is the content's fault.
+        Err(error) if error.raw_os_error().is_none() => {
+            *damage = Some(format!("the {name} stream is damaged ({error})"));
+            Ok(false)
+        }
+        Err(error) => Err(error),
     }
 }
 
