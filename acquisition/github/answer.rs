@@ -8,6 +8,8 @@ use contract::{Error, Remedy, Timestamp};
 use reqwest::header::{HeaderMap, HeaderName};
 use reqwest::{StatusCode, Url};
 
+use crate::http::{retry_after, text};
+
 /// Before a setting is tried again that GitHub refused: the user may have changed it there (renewed the token, made
 /// the repository public), and four requests an hour cost nothing.
 pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(15 * 60);
@@ -102,21 +104,6 @@ pub(super) fn next_page(headers: &HeaderMap, this: &Url) -> Option<Url> {
     let link = links.split(',').find(|link| link.split(';').skip(1).any(|part| part.trim() == "rel=\"next\""))?;
     let target = link.split(';').next()?.trim().strip_prefix('<')?.strip_suffix('>')?;
     this.join(target).ok().filter(|next| next.origin() == this.origin())
-}
-
-/// The value of a header, if it is text.
-pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
-/// Seconds or a date. Source: RFC 9110, section 10.2.3.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let value = text(headers, &reqwest::header::RETRY_AFTER)?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = jiff::fmt::rfc2822::parse(value).ok()?;
-    Some(Timestamp(date.timestamp().as_microsecond()).since(now))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! | a token or feed that GitHub refuses | an error with what would be right, tried again each quarter of an hour |
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,10 +23,12 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, ETAG, HeaderMap, HeaderName, Header
 use reqwest::{Client, Proxy, Response, StatusCode, Url, redirect};
 use serde::{Deserialize, Serialize};
 
-use super::answer::{Limits, REFUSED_WAIT, Trouble, judge, next_page, text};
+use super::answer::{Limits, REFUSED_WAIT, Trouble, judge, next_page};
 use super::framing::Framer;
 use super::schema::SCHEMA;
 use super::settings::Settings;
+use super::webhook::GithubWebhook;
+use crate::http::{BodyTrouble, read_body, text, with_causes};
 use crate::{Collectors, Context};
 
 /// Ids in a cursor: what the API serves at once, so that the next poll's pages meet one of them if they can.
@@ -115,7 +118,14 @@ pub(crate) fn collectors(settings: &crate::Settings, context: &Context) -> Resul
             context: context.clone(),
         }))
     };
-    settings.feeds.iter().map(feed).collect()
+    let polled = settings.feeds.iter().map(feed).collect::<Result<_>>()?;
+    let mut collectors = Collectors { polled, webhooks: Vec::new() };
+    if settings.webhook_secret.reveal().is_some() {
+        let (webhook, collector) = GithubWebhook::new(settings.webhook_secret.clone(), context);
+        collectors.webhooks.push(Arc::new(webhook));
+        collectors.polled.push(Box::new(collector));
+    }
+    Ok(collectors)
 }
 
 fn feed_path(name: &str) -> Result<String> {
@@ -195,7 +205,8 @@ impl FeedCollector {
     fn harvest(&self, records: Vec<RawRecord>, coverage: Vec<Coverage>, cursor: Cursor, wait: Duration) -> Harvest {
         let least = Duration::from_secs(self.settings.poll_interval_seconds.max(1));
         let poll_again_in = Some(wait.max(least));
-        Harvest { source: SCHEMA.source, collector: self.id.clone(), records, coverage, cursor, poll_again_in }
+        let (source, collector) = (SCHEMA.source, self.id.clone());
+        Harvest { source, collector, records, coverage, cursor, poll_again_in, acknowledge: None }
     }
 
     fn interval(&self, limits: &Limits, pages: u32) -> Duration {
@@ -266,23 +277,20 @@ impl FeedCollector {
         Ok(Answer::Page(Page { records, next, etag, limits }))
     }
 
-    /// The body as it comes, unpacked, up to its limit.
+    /// The body, up to its limit.
     async fn body(&self, mut response: Response) -> std::result::Result<Framer, Trouble> {
         let bytes_max = self.settings.page_bytes_max;
-        let mut framer = Framer::new();
-        loop {
-            let chunk = response.chunk().await.map_err(|error| {
-                metric::HTTP_REQUESTS.add(&[SCHEMA.source.0, "error"], 1);
-                Trouble::Failed(Error::retry(format!("poll `{}`", self.id)).because(with_causes(error)))
-            })?;
-            let Some(chunk) = chunk else { return Ok(framer) };
-            if (framer.buffer().len() + chunk.len()) as u64 > bytes_max {
-                metric::HTTP_REQUESTS.add(&[SCHEMA.source.0, "error"], 1);
+        let mut framer = Framer::default();
+        let error = match read_body(&mut response, bytes_max, framer.buffer()).await {
+            Ok(()) => return Ok(framer),
+            Err(BodyTrouble::Broken(error)) => Error::retry(format!("poll `{}`", self.id)).because(with_causes(error)),
+            Err(BodyTrouble::TooLarge) => {
                 let doing = format!("poll `{}`: a page exceeds `github.page_bytes_max` = {bytes_max}", self.id);
-                return Err(Trouble::Failed(Error::new(Remedy::RetryAfter(REFUSED_WAIT), doing)));
+                Error::new(Remedy::RetryAfter(REFUSED_WAIT), doing)
             }
-            framer.buffer().extend_from_slice(&chunk);
-        }
+        };
+        metric::HTTP_REQUESTS.add(&[SCHEMA.source.0, "error"], 1);
+        Err(Trouble::Failed(error))
     }
 
     /// The events of a page, if it is one.
@@ -356,18 +364,6 @@ impl Visit {
             }
         }
     }
-}
-
-/// The error with what lies behind it, which its own text leaves out; the address is in the collector's name.
-fn with_causes(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn next_state(state: State, visit: &Visit) -> State {

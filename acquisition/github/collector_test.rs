@@ -20,9 +20,11 @@ fn settings(replay: &Replay) -> Settings {
 
 fn collector(settings: Settings) -> Box<dyn Collector> {
     let context = Context { clock: Arc::new(|| NOW), ..Context::default() };
-    let mut all = super::collector::collectors(&crate::Settings { github: settings }, &context).unwrap();
-    assert_eq!(all.len(), 1);
-    all.remove(0)
+    let mut all =
+        super::collector::collectors(&crate::Settings { github: settings, ..crate::Settings::default() }, &context)
+            .unwrap();
+    assert_eq!(all.polled.len(), 1);
+    all.polled.remove(0)
 }
 
 fn ids(harvest: &Harvest) -> Vec<String> {
@@ -232,8 +234,11 @@ async fn feeds_have_addresses_of_their_own_and_the_token_goes_with_them() {
 #[test]
 fn a_wrong_setting_is_answered_with_what_would_be_right() {
     let error = |settings| {
-        let all = super::collector::collectors(&crate::Settings { github: settings }, &Context::default());
-        all.err().expect("refused").to_string()
+        let all = super::collector::collectors(
+            &crate::Settings { github: settings, ..crate::Settings::default() },
+            &Context::default(),
+        );
+        all.map(drop).expect_err("refused").to_string()
     };
     for feed in ["", "pubic", "org:", "repo:rust", "repo:../..", "user:a/b", "public:x"] {
         let message = error(Settings { feeds: vec![feed.to_owned()], ..Settings::default() });

@@ -86,6 +86,8 @@ pub(super) struct Event<'a, P> {
     pub(super) public: Option<bool>,
     pub(super) created_at: Option<Text<'a>>,
     pub(super) url: Option<Text<'a>>,
+    /// The event's name in a webhook, whose delivery this is; its `sender` and the like stand in the payload.
+    pub(super) webhook: Option<Text<'a>>,
 }
 
 only_from_object!(Event<P>);
@@ -107,6 +109,14 @@ objects! {
         language: Text<'a>,
         master_branch: Text<'a>,
         html_url: Text<'a>,
+        private: bool,
+    }
+    /// What every delivery of a webhook may have.
+    struct Delivered {
+        action: Text<'a>,
+        sender: Brief<'a, User<'a>>,
+        repository: Repository<'a>,
+        organization: User<'a>,
     }
     struct Payload {
         action: Text<'a>,
@@ -121,6 +131,7 @@ objects! {
         distinct_size: i64,
         head: Text<'a>,
         before: Text<'a>,
+        after: Text<'a>,
         commits: Vec<Commit<'a>>,
         shas: Vec<TimelineCommit<'a>>,
         number: i64,
@@ -148,6 +159,7 @@ objects! {
         url: Text<'a>,
     }
     struct Commit {
+        #[serde(alias = "id")]
         sha: Text<'a>,
         message: Text<'a>,
         author: Named<'a>,

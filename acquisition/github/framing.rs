@@ -36,11 +36,6 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// The bytes.
-    pub(super) fn body(&self) -> &Bytes {
-        &self.body
-    }
-
     /// The record made of it: an id from its content if it states none, the fetch time if it states none.
     pub(super) fn into_record(self, fetched_at: Timestamp) -> RawRecord {
         let id = self.id.unwrap_or_else(|| content_id(&self.body));
@@ -85,8 +80,8 @@ enum Junk {
     Dropped,
 }
 
-impl Framer {
-    pub(super) fn new() -> Self {
+impl Default for Framer {
+    fn default() -> Self {
         Self {
             buffer: BytesMut::new(),
             at: 0,
@@ -100,7 +95,9 @@ impl Framer {
             lists_open: 0,
         }
     }
+}
 
+impl Framer {
     /// Where the caller appends bytes, UTF-8, before [`Framer::pull`].
     pub(super) fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
@@ -341,7 +338,7 @@ mod tests {
 
     /// The bodies when `input` arrives in chunks of `size`, and how many bytes waited in the buffer at the most.
     fn framed(input: &[u8], size: usize) -> (Vec<Piece>, usize) {
-        let (mut framer, mut pieces, mut waiting_max) = (Framer::new(), Vec::new(), 0);
+        let (mut framer, mut pieces, mut waiting_max) = (Framer::default(), Vec::new(), 0);
         for chunk in input.chunks(size) {
             framer.buffer().extend_from_slice(chunk);
             framer.pull(false, &mut pieces);

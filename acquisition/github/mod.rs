@@ -3,6 +3,7 @@
 //! | way in | what |
 //! | --- | --- |
 //! | Events API | `github.feeds`: `public`, `org:NAME`, `repo:OWNER/NAME`, `user:NAME`; the newest 300 events of each |
+//! | webhook | deliveries at `POST /webhooks/github`, signed with `github.webhook_secret`; see `webhook.rs` |
 //! | files | hours of [GH Archive](https://www.gharchive.org), NDJSON, pages of the API, bulk files |
 //!
 //! Formats: <https://docs.github.com/en/rest/using-the-rest-api/github-event-types>,
@@ -62,6 +63,7 @@ mod scanner;
 mod schema;
 mod settings;
 mod time;
+mod webhook;
 
 pub use processor::GithubProcessor;
 pub use schema::SCHEMA;

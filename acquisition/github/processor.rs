@@ -5,7 +5,9 @@ use contract::{Processor, RawRecord, Reject, RowBuilder, Timestamp};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::event::{Brief, Comment, Event, Id, Payload, Release, Repository, Text, TimelineCommit, Topic, User};
+use super::event::{
+    Brief, Comment, Delivered, Event, Id, Payload, Release, Repository, Text, TimelineCommit, Topic, User,
+};
 use super::reject::{explain, nests_too_deep};
 use super::schema;
 use super::time::parse_time;
@@ -57,6 +59,7 @@ impl Processor for GithubProcessor {
         let json = check(record)?;
         match read::<Payload<'_>>(json) {
             Ok(event) => {
+                let event = of_webhook(json, event);
                 let time = check_times(record, &event)?;
                 write_event(record, &event, time, row);
                 if let Some(payload) = &event.payload {
@@ -64,12 +67,15 @@ impl Processor for GithubProcessor {
                 }
             }
             Err(_) => {
-                let event = read::<IgnoredAny>(json).map_err(|_| explain(json))?;
+                let event = of_webhook(json, read::<IgnoredAny>(json).map_err(|_| explain(json))?);
                 if event.kind.as_ref().is_some_and(|kind| KNOWN_TYPES.contains(&kind.as_str())) {
                     return Err(explain(json));
                 }
                 let time = check_times(record, &event)?;
                 write_event(record, &event, time, row);
+                if let Ok(Event { payload: Some(delivered), .. }) = read::<Delivered<'_>>(json) {
+                    write_text(row, schema::ACTION, text(&delivered.action));
+                }
             }
         }
         Ok(())
@@ -96,6 +102,20 @@ fn read<'a, P: Deserialize<'a>>(json: &'a str) -> Result<Event<'a, P>, sonic_rs:
     let event = Event::deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(event)
+}
+
+/// The delivery of a webhook in the form of the Events API, which has the sender and the like beside the payload.
+fn of_webhook<'a, P>(json: &'a str, mut event: Event<'a, P>) -> Event<'a, P> {
+    if event.webhook.is_none() {
+        return event;
+    }
+    if let Ok(Event { payload: Some(delivered), .. }) = read::<Delivered<'_>>(json) {
+        event.public = delivered.repository.as_ref().and_then(|repository| repository.private).map(|private| !private);
+        event.actor = delivered.sender;
+        event.repo = delivered.repository;
+        event.org = delivered.organization;
+    }
+    event
 }
 
 fn check_times<P>(record: &RawRecord, event: &Event<'_, P>) -> Result<Timestamp, Reject> {
@@ -193,10 +213,11 @@ fn write_topic(
     row: &mut RowBuilder,
 ) {
     write_integer(row, schema::NUMBER, payload.number.or_else(|| topic?.number));
-    let commits = payload.size.or_else(|| pull_request?.commits);
+    let listed = || i64::try_from(payload.commits.as_ref()?.len()).ok();
+    let commits = payload.size.or_else(|| pull_request?.commits).or_else(listed);
     write_integer(row, schema::COMMIT_COUNT, commits);
     let head = pull_request.and_then(|pull_request| pull_request.head.as_ref());
-    write_text(row, schema::HEAD, text(&payload.head).or_else(|| text(&head?.sha)));
+    write_text(row, schema::HEAD, text(&payload.head).or_else(|| text(&head?.sha)).or_else(|| text(&payload.after)));
     write_text(row, schema::HEAD_REF, head.and_then(|head| text(&head.reference)));
     let base = pull_request.and_then(|pull_request| pull_request.base.as_ref());
     write_text(row, schema::BASE_REF, base.and_then(|base| text(&base.reference)));

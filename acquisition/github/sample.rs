@@ -6,8 +6,9 @@ use bytes::Bytes;
 use contract::{RawRecord, Timestamp};
 use std::sync::Arc;
 
-use super::file::{Adapt, open_bytes};
+use super::file::reading;
 use super::time::parse_time;
+use crate::file::{Adapt, open_bytes};
 use crate::{Context, OpenFile};
 
 /// Events one a line; see `sample/README.md` for where they come from.
@@ -27,7 +28,7 @@ pub(super) fn sample(context: &Context) -> OpenFile {
         });
         moved(record, shift)
     });
-    open_bytes("github/sample", EVENTS, adapt, context)
+    open_bytes("github/sample", EVENTS, adapt, context, reading())
 }
 
 /// The record with its time moved, in the body too. One without a time of its own stays as it is.

@@ -1,23 +1,9 @@
 //! The columns of `silver.github`, once: the list and the places by which the processor writes them.
 
-use contract::{COMMON, Column, Kind, RowSchema, Search, SourceId};
-
-/// Lists the columns and gives each a constant: its place among all columns of a row.
-macro_rules! columns {
-    ($($place:ident = $name:literal, $kind:ident, $search:ident, $doc:literal;)*) => {
-        #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "numbers the constants of the same names")]
-        enum Ordinal { $($place),* }
-        $(#[doc = $doc] pub(super) const $place: usize = COMMON.len() + Ordinal::$place as usize;)*
-
-        /// The source's own columns of `silver.github`.
-        pub static SCHEMA: RowSchema = RowSchema {
-            source: SourceId("github"),
-            columns: &[$(Column { name: $name, kind: Kind::$kind, search: Search::$search, doc: $doc }),*],
-        };
-    };
-}
+use crate::columns::columns;
 
 columns! {
+    "github" by Day
     ID = "id", Text, Exact, "The event's id; before 2015 made from its content.";
     TYPE = "type", Text, Exact, "`PushEvent` and so on, as GitHub names it.";
     ACTOR_LOGIN = "actor_login", Text, Exact, "Who did it.";

@@ -14,6 +14,8 @@ pub struct Settings {
     pub base_url: String,
     /// A token without any scope is enough: it raises 60 requests an hour to 5,000. Default: none.
     pub token: Secret,
+    /// What GitHub signs the deliveries of webhooks with; `POST /webhooks/github` takes them once it is set. Default: none.
+    pub webhook_secret: Secret,
     /// An HTTP or SOCKS proxy; empty takes the system's. Default: empty.
     pub proxy_url: String,
     /// How GitHub knows the program; it refuses requests without a name. Default: `databroker/VERSION`.
@@ -34,6 +36,7 @@ impl Default for Settings {
             feeds: vec!["public".to_owned()],
             base_url: "https://api.github.com".to_owned(),
             token: Secret::default(),
+            webhook_secret: Secret::default(),
             proxy_url: String::new(),
             user_agent: concat!("databroker/", env!("CARGO_PKG_VERSION")).to_owned(),
             timeout_seconds: 30,
