@@ -1,0 +1,261 @@
+//! Where a feed's collector stands: its cursor.
+//!
+//! It is written with every harvest and, for all feeds, at the start of each segment of the log, so it is small: 1 to 3 kB.
+
+use std::collections::HashSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use contract::{Cursor, Error, RawRecord, Result, Timestamp};
+use reqwest::Url;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::schedule::Hints;
+
+/// Hashes of entries that the feed no longer shows but may show again (feeds shuffle).
+const GONE_ENTRIES_MAX: usize = 64;
+
+/// Hashes at all: 43 kB of cursor. Feeds of 700 entries are seen; what a longer one shows beyond is logged again at
+/// each change and told as a duplicate later.
+const ENTRIES_MAX: usize = 4_096;
+
+/// Times of changes that the interval is made from.
+const CHANGES_MAX: usize = 8;
+
+/// Characters of a feed's title.
+const TITLE_CHARS_MAX: usize = 200;
+
+/// Bytes of a validator; a longer one is not sent back.
+const VALIDATOR_BYTES_MAX: usize = 512;
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct State {
+    /// What the feed calls itself.
+    pub(super) title: Option<String>,
+    pub(super) etag: Option<String>,
+    pub(super) last_modified: Option<String>,
+    /// Hash of the body, for servers that know no conditional requests.
+    body: u64,
+    /// Hashes of the entries seen, those of the last answer first.
+    seen: Hashes,
+    /// Time of the newest entry seen.
+    pub(super) newest: Option<Timestamp>,
+    /// When there was something new, oldest first.
+    pub(super) changes: Vec<Timestamp>,
+    /// What the feed asks of those who poll it.
+    pub(super) hints: Hints,
+    /// Where the feed has moved to for good.
+    pub(super) address: Option<Url>,
+    /// Where it says that it has moved to.
+    moving: Option<Moving>,
+    /// Since when it answers 410.
+    pub(super) gone_since: Option<Timestamp>,
+    /// Its subscription at a hub.
+    pub(super) subscription: Option<super::websub::Subscription>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Moving {
+    to: Url,
+    /// Polls in a row that saw it.
+    polls: u32,
+}
+
+/// A list of 64-bit hashes, as base64 of their bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Hashes(Vec<u64>);
+
+/// What of an answer is new.
+pub(super) struct News {
+    /// New entries, in the feed's order.
+    pub(super) records: Vec<RawRecord>,
+    /// Whether an entry was met that is known.
+    pub(super) meets_known: bool,
+    /// Whether this is not the first answer.
+    pub(super) is_known_feed: bool,
+}
+
+impl State {
+    pub(super) fn read(cursor: &Cursor) -> Result<Self> {
+        match cursor.0.as_str() {
+            "" => Ok(Self::default()),
+            text => serde_json::from_str(text).map_err(|error| Error::stop("read the cursor of a feed").because(error)),
+        }
+    }
+
+    pub(super) fn write(&self) -> Result<Cursor> {
+        let text =
+            serde_json::to_string(self).map_err(|error| Error::stop("write the cursor of a feed").because(error))?;
+        Ok(Cursor(text))
+    }
+
+    /// Notes a body; false if it is the one that was read last.
+    pub(super) fn note_body(&mut self, body: &[u8]) -> bool {
+        let hash = xxh3_64(body);
+        std::mem::replace(&mut self.body, hash) != hash
+    }
+
+    /// Notes what the feed calls itself.
+    pub(super) fn note_title(&mut self, title: Option<&str>) {
+        self.title = title.map(|title| title.chars().take(TITLE_CHARS_MAX).collect());
+    }
+
+    /// Notes what a conditional request will send.
+    pub(super) fn note_validators(&mut self, etag: Option<&str>, last_modified: Option<&str>) {
+        let short = |value: Option<&str>| value.filter(|value| value.len() <= VALIDATOR_BYTES_MAX).map(str::to_owned);
+        (self.etag, self.last_modified) = (short(etag), short(last_modified));
+    }
+
+    /// Notes where permanent redirects lead, and follows them once `confirmations` polls in a row saw the same.
+    pub(super) fn note_move(&mut self, to: Option<Url>, confirmations: u32) {
+        let Some(to) = to else {
+            self.moving = None;
+            return;
+        };
+        let before = self.moving.take().filter(|moving| moving.to == to).map_or(0, |moving| moving.polls);
+        let polls = before.saturating_add(1);
+        if polls >= confirmations {
+            self.address = Some(to);
+        } else {
+            self.moving = Some(Moving { to, polls });
+        }
+    }
+
+    /// Keeps of an answer's entries what is new, and remembers all. What a hub sends is a part of the feed, so that
+    /// what was seen before stays.
+    pub(super) fn take_news(&mut self, records: Vec<RawRecord>, is_part: bool, now: Timestamp) -> News {
+        let known: HashSet<u64> = self.seen.0.iter().copied().collect();
+        let mut listed = HashSet::with_capacity(records.len());
+        let mut news = News { records: Vec::new(), meets_known: false, is_known_feed: self.newest.is_some() };
+        let mut seen = Vec::with_capacity(records.len());
+        for record in records {
+            let hash = xxh3_64(record.id.as_str().as_bytes());
+            if !listed.insert(hash) {
+                continue;
+            }
+            seen.push(hash);
+            match known.contains(&hash) {
+                true => news.meets_known = true,
+                false => news.records.push(record),
+            }
+        }
+        let gone = self.seen.0.iter().filter(|hash| !listed.contains(hash));
+        let gone_max = if is_part { ENTRIES_MAX } else { GONE_ENTRIES_MAX };
+        seen.extend(gone.take(gone_max));
+        seen.truncate(ENTRIES_MAX);
+        self.seen = Hashes(seen);
+        if !news.records.is_empty() {
+            self.changes.push(now);
+            let excess = self.changes.len().saturating_sub(CHANGES_MAX);
+            self.changes.drain(..excess);
+            let newest = news.records.iter().map(|record| record.event_time.min(now)).max();
+            self.newest = self.newest.max(newest);
+        }
+        news
+    }
+}
+
+impl Serialize for Hashes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes: Vec<u8> = self.0.iter().flat_map(|hash| hash.to_le_bytes()).collect();
+        serializer.serialize_str(&STANDARD_NO_PAD.encode(bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for Hashes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = STANDARD_NO_PAD.decode(text).map_err(serde::de::Error::custom)?;
+        let (hashes, rest) = bytes.as_chunks::<8>();
+        if !rest.is_empty() {
+            return Err(serde::de::Error::custom("hashes of 8 bytes each are cut"));
+        }
+        Ok(Self(hashes.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
+
+    fn records(numbers: std::ops::Range<i64>) -> Vec<RawRecord> {
+        let record = |number: i64| RawRecord {
+            id: format!("entry-{number}").into(),
+            event_time: Timestamp(number),
+            fetched_at: NOW,
+            body: Vec::new().into(),
+        };
+        numbers.rev().map(record).collect()
+    }
+
+    fn ids(news: &News) -> Vec<&str> {
+        news.records.iter().map(|record| record.id.as_str()).collect()
+    }
+
+    #[test]
+    fn a_cursor_says_all_and_stays_small() {
+        let mut state = State::default();
+        state.note_validators(Some("\"abc\""), Some("Tue, 14 Nov 2023 22:14:20 GMT"));
+        state.note_title(Some(&"é".repeat(1_000)));
+        assert!(state.note_body(b"one"));
+        state.take_news(records(0..30), false, NOW);
+        let cursor = state.write().unwrap();
+        assert_eq!(State::read(&cursor).unwrap(), state);
+        assert!(cursor.0.len() < 1_200, "{} bytes", cursor.0.len());
+        state.take_news(records(0..100_000), false, NOW);
+        assert!(state.write().unwrap().0.len() < 64 << 10);
+        state.note_validators(Some(&"x".repeat(1_000)), None);
+        assert_eq!(state.etag, None);
+    }
+
+    #[test]
+    fn entries_come_once_and_those_gone_for_a_while_too() {
+        let mut state = State::default();
+        assert_eq!(ids(&state.take_news(records(0..3), false, NOW)), ["entry-2", "entry-1", "entry-0"]);
+        let news = state.take_news(records(2..5), false, NOW);
+        assert_eq!((ids(&news), news.meets_known), (vec!["entry-4", "entry-3"], true));
+        let news = state.take_news(records(0..5), false, NOW);
+        assert!(news.records.is_empty() && news.meets_known);
+        let news = state.take_news(records(10..12), false, NOW);
+        assert!(news.is_known_feed && !news.meets_known);
+    }
+
+    #[test]
+    fn a_pushed_part_forgets_nothing_of_the_whole() {
+        let mut state = State::default();
+        state.take_news(records(0..200), false, NOW);
+        assert_eq!(ids(&state.take_news(records(200..201), true, NOW)), ["entry-200"]);
+        assert!(state.take_news(records(0..201), false, NOW).records.is_empty());
+    }
+
+    #[test]
+    fn a_move_is_believed_when_it_is_seen_again_and_again() {
+        let url = |text| Some(Url::parse(text).unwrap());
+        let mut state = State::default();
+        let new = "https://new.example/feed";
+        for to in [url(new), url(new), None, url(new), url("https://other.example/"), url(new), url(new)] {
+            state.note_move(to, 3);
+            assert_eq!(state.address, None);
+        }
+        state.note_move(url(new), 3);
+        assert_eq!((state.address, state.moving), (url(new), None));
+    }
+
+    #[test]
+    fn a_body_is_new_once() {
+        let mut state = State::default();
+        assert_eq!([b"a", b"a", b"b"].map(|body| state.note_body(body)), [true, false, true]);
+    }
+
+    #[test]
+    fn a_cursor_that_is_none_stops() {
+        let error = State::read(&Cursor("{\"seen\":\"AAA\"}".to_owned())).unwrap_err();
+        assert!(error.to_string().starts_with("failed to read the cursor of a feed"), "{error}");
+    }
+}
