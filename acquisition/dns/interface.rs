@@ -1,0 +1,273 @@
+//! Captures DNS from a network interface: a packet socket, which needs the capability `CAP_NET_RAW` and nothing else.
+//!
+//! | what | how |
+//! | --- | --- |
+//! | any link layer | the kernel passes it (`SOCK_DGRAM`) and says the EtherType |
+//! | only the ports of `dns.ports`, whatever `dns.on_any_port` says for files | the kernel's filter: [`super::filter`] |
+//! | time | the kernel's, of each packet, in nanoseconds |
+//! | loopback, where each packet passes twice | the filter leaves out what goes out |
+//! | packets for others | seen where the interface is promiscuous: `ip link set dev eth1 promisc on`. That is left to the administrator: the socket option for it has no safe form in Rust, and the interface's flag would need `CAP_NET_ADMIN` |
+//! | VLAN tags | the kernel takes off the outer one before |
+//! | segments that the kernel or card has joined, checksums not yet filled in | read as they are; checksums are not checked |
+//!
+//! Named losses, each a packet or more that may have held a message: `kernel` (its buffer was full: the kernel's own
+//! count, `SO_RXQ_OVFL`), `packet_broken`, `packet_cut` (above 64 KiB), `fragments`, `stream_holes`.
+//! A sender cannot be made to wait, so with `block` and `spill` a full queue fills the kernel's buffer and then counts
+//! as `kernel`.
+//!
+//! Sources: <https://man7.org/linux/man-pages/man7/packet.7.html>, <https://man7.org/linux/man-pages/man7/socket.7.html>.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use contract::{Error, RawRecord, Result};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvmsg,
+    setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use socket2::{SockFilter, SockRef};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::capture::Packet;
+use super::dnstap::Moment;
+use super::filter;
+use super::live::{Intake, LAST_READ_WAIT, Tap};
+use super::packets::{PacketCounts, Packets};
+use super::recorder::Sighting;
+
+/// Bytes of a packet: what its length field can say, and an IPv6 header.
+const PACKET_BYTES_MAX: usize = (64 << 10) + 40;
+
+/// Records that are queued at once.
+const BATCH_RECORDS_MAX: usize = 512;
+
+/// How long a read waits; the end of the program is noticed within it.
+const READ_WAIT_MS: i64 = 100;
+
+/// The link layer that records are read with: Linux cooked, 14 bytes of no concern and the EtherType.
+const LINK_COOKED: u16 = 113;
+const COOKED_BYTES: usize = 16;
+
+/// `ARPHRD_LOOPBACK`.
+const LOOPBACK: u16 = 772;
+
+/// One of `dns.interfaces`, checked.
+#[derive(Clone)]
+pub(super) struct Interface {
+    pub(super) name: String,
+    pub(super) ports: Vec<u16>,
+    pub(super) buffer_bytes: usize,
+}
+
+#[async_trait]
+impl Tap for Interface {
+    fn name(&self) -> String {
+        format!("interface:{}", self.name)
+    }
+
+    async fn open(&self, intake: &Arc<Intake>, stop: watch::Receiver<bool>) -> Result<JoinSet<Result<()>>> {
+        let (socket, address) = self.socket()?;
+        let (name, intake) = (self.name.clone(), intake.clone());
+        let reader = Reader {
+            socket,
+            index: address.ifindex(),
+            packets: Packets::new(&self.ports, false),
+            records: Vec::new(),
+            lost: PacketCounts::default(),
+            kernel_lost: 0,
+            intake,
+        };
+        let runtime = tokio::runtime::Handle::current();
+        let mut tasks = JoinSet::new();
+        tasks.spawn_blocking(move || {
+            reader.run(&runtime, &stop).map_err(|error| Error::retry(format!("capture from `{name}`")).because(error))
+        });
+        Ok(tasks)
+    }
+}
+
+impl Interface {
+    /// A socket that the kernel fills, and the interface's address.
+    fn socket(&self) -> Result<(OwnedFd, LinkAddr)> {
+        let failed = |error: io::Error| Error::retry(format!("capture from `{}`", self.name)).because(error);
+        let address = self.address().map_err(failed)?;
+        let protocol = SockProtocol::EthAll;
+        let opened = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, protocol);
+        let socket = opened.map_err(|error| match error {
+            Errno::EPERM | Errno::EACCES => failed(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the program needs CAP_NET_RAW: `setcap cap_net_raw+ep` on it, or `AmbientCapabilities=CAP_NET_RAW`",
+            )),
+            error => failed(error.into()),
+        })?;
+        let set = || -> io::Result<()> {
+            let is_loopback = address.hatype() == LOOPBACK;
+            let instruction = |of: filter::Instruction| SockFilter::new(of.code, of.yes, of.no, of.value);
+            let program: Vec<_> = filter::program(&self.ports, is_loopback).into_iter().map(instruction).collect();
+            SockRef::from(&socket).attach_filter(&program)?;
+            setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+            setsockopt(&socket, sockopt::RxqOvfl, &1)?;
+            setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(READ_WAIT_MS))?;
+            // Beyond the system's limit where that is allowed, else up to it.
+            setsockopt(&socket, sockopt::RcvBufForce, &self.buffer_bytes)
+                .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &self.buffer_bytes))?;
+            bind(socket.as_raw_fd(), &address)?;
+            Ok(())
+        };
+        set().map_err(failed)?;
+        Ok((socket, address))
+    }
+
+    /// With no protocol in it, which leaves the socket's.
+    fn address(&self) -> io::Result<LinkAddr> {
+        let mut names = Vec::new();
+        for interface in nix::ifaddrs::getifaddrs()? {
+            let Some(address) = interface.address.and_then(|address| address.as_link_addr().copied()) else { continue };
+            if interface.interface_name == self.name {
+                return Ok(address);
+            }
+            names.push(interface.interface_name);
+        }
+        let known = format!("there is no such interface (known: {})", names.join(", "));
+        Err(io::Error::new(io::ErrorKind::NotFound, known))
+    }
+}
+
+/// Reads on a thread of its own.
+struct Reader {
+    socket: OwnedFd,
+    index: usize,
+    packets: Packets,
+    /// Not queued yet.
+    records: Vec<RawRecord>,
+    /// By `packets`, and named.
+    lost: PacketCounts,
+    /// The kernel's count, as last told.
+    kernel_lost: u32,
+    intake: Arc<Intake>,
+}
+
+/// What one read brought.
+struct Read {
+    bytes: usize,
+    is_cut: bool,
+    is_ours: bool,
+    ethertype: u16,
+    time: Option<Moment>,
+    kernel_lost: Option<u32>,
+}
+
+impl Reader {
+    fn run(mut self, runtime: &tokio::runtime::Handle, stop: &watch::Receiver<bool>) -> io::Result<()> {
+        let mut buffer = vec![0; COOKED_BYTES + PACKET_BYTES_MAX];
+        let mut last_read_until = None;
+        let outcome = loop {
+            // What is there is read without a wait, and queued before there is one.
+            let is_waiting = self.records.is_empty() && last_read_until.is_none();
+            let flags = if is_waiting { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
+            match self.read(&mut buffer, flags) {
+                Ok(read) => {
+                    self.take(&mut buffer, &read);
+                    if self.records.len() < BATCH_RECORDS_MAX {
+                        continue;
+                    }
+                }
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) if last_read_until.is_some() => break Ok(()),
+                Err(Errno::EAGAIN) => {}
+                Err(error) => break Err(error.into()),
+            }
+            self.push(runtime);
+            let is_stopped = *stop.borrow() || stop.has_changed().is_err();
+            match last_read_until {
+                None if is_stopped => last_read_until = Some(Instant::now() + LAST_READ_WAIT),
+                Some(until) if Instant::now() >= until => break Ok(()),
+                _ => {}
+            }
+        };
+        let (intake, records) = (self.intake.clone(), &mut self.records);
+        let fetched_at = intake.clock.now();
+        self.packets.end(&mut |seen| records.push(intake.recorder().captured(seen, intake.next_id(), fetched_at)));
+        self.push(runtime);
+        // Now nothing becomes whole any more.
+        let lost = self.packets.counts();
+        self.note_lost(lost);
+        outcome
+    }
+
+    fn read(&self, buffer: &mut [u8], flags: MsgFlags) -> nix::Result<Read> {
+        let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec, u32);
+        let (_, packet) = buffer.split_at_mut(COOKED_BYTES);
+        let mut slices = [IoSliceMut::new(packet)];
+        let message = recvmsg::<LinkAddr>(self.socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+        let (mut time, mut kernel_lost) = (None, None);
+        for told in message.cmsgs()? {
+            match told {
+                ControlMessageOwned::ScmTimestampns(at) => {
+                    let (seconds, nanos) = (u64::try_from(at.tv_sec()), u32::try_from(at.tv_nsec()));
+                    time = seconds.ok().zip(nanos.ok()).map(|(seconds, nanos)| Moment { seconds, nanos });
+                }
+                ControlMessageOwned::RxqOvfl(count) => kernel_lost = Some(count),
+                _ => {}
+            }
+        }
+        // Until it was bound, the socket was given the packets of all interfaces.
+        let is_ours = |address: &LinkAddr| address.ifindex() == self.index;
+        Ok(Read {
+            bytes: message.bytes,
+            is_cut: message.flags.contains(MsgFlags::MSG_TRUNC),
+            is_ours: message.address.as_ref().is_some_and(is_ours),
+            ethertype: message.address.map_or(0, |address| u16::from_be(address.protocol())),
+            time,
+            kernel_lost,
+        })
+    }
+
+    /// Makes records of a packet and counts what was lost with it or before it.
+    fn take(&mut self, buffer: &mut [u8], read: &Read) {
+        let intake = &self.intake;
+        let now = intake.clock.now();
+        if let Some(count) = read.kernel_lost {
+            intake.queue.lose("kernel", count.wrapping_sub(self.kernel_lost).into(), now);
+            self.kernel_lost = count;
+        }
+        if !read.is_ours {
+            return;
+        }
+        if read.is_cut {
+            return intake.queue.lose("packet_cut", 1, now);
+        }
+        buffer[COOKED_BYTES - 2..COOKED_BYTES].copy_from_slice(&read.ethertype.to_be_bytes());
+        let records = &mut self.records;
+        let mut sink = |seen: &Sighting<'_>| records.push(intake.recorder().captured(seen, intake.next_id(), now));
+        let bytes = &buffer[..COOKED_BYTES + read.bytes];
+        self.packets.add(&Packet { time: read.time, link: LINK_COOKED, bytes }, &mut sink);
+        let lost = self.packets.lost();
+        self.note_lost(lost);
+    }
+
+    /// Names what the packets lost since the last call.
+    fn note_lost(&mut self, lost: PacketCounts) {
+        let before = std::mem::replace(&mut self.lost, lost);
+        let now = self.intake.clock.now();
+        for (reason, count, before) in [
+            ("packet_broken", lost.broken, before.broken),
+            ("fragments", lost.fragments, before.fragments),
+            ("stream_holes", lost.holes, before.holes),
+        ] {
+            self.intake.queue.lose(reason, count.saturating_sub(before), now);
+        }
+    }
+
+    fn push(&mut self, runtime: &tokio::runtime::Handle) {
+        if !self.records.is_empty() {
+            runtime.block_on(self.intake.queue.push(std::mem::take(&mut self.records)));
+        }
+    }
+}
