@@ -52,7 +52,11 @@ impl Default for Settings {
 impl Settings {
     fn of_command(&self) -> Self {
         let default = Self::default();
-        let log_level = if self.log_level == default.log_level { "warn".to_owned() } else { self.log_level.clone() };
+        let log_level = if self.log_level == default.log_level {
+            "warn,datafusion_common=error".to_owned()
+        } else {
+            self.log_level.clone()
+        };
         Self { log_level, log_directory: PathBuf::new(), ..self.clone() }
     }
 }
@@ -226,7 +230,10 @@ mod tests {
     fn a_command_leaves_the_files_to_the_service_and_says_less_unless_told() {
         let service = Settings { log_directory: "logs".into(), ..Settings::default() };
         let command = service.of_command();
-        assert_eq!((command.log_level.as_str(), command.log_directory), ("warn", PathBuf::new()));
+        assert_eq!(
+            (command.log_level.as_str(), command.log_directory),
+            ("warn,datafusion_common=error", PathBuf::new())
+        );
         let told = Settings { log_level: "debug".to_owned(), ..service };
         assert_eq!(told.of_command().log_level, "debug");
     }

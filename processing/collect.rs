@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use contract::{Appended, Collector, CoverageKind, Cursor, Harvest, Remedy, Result, metric};
+use contract::{Acknowledge, Appended, Collector, CoverageKind, Cursor, Harvest, Remedy, Result, metric};
 use contract::{Clock, Error};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -52,8 +52,7 @@ pub async fn collect(
         let Some(appended) = appended? else { break };
         note(&harvest, &**clock);
         heard(&harvest, &appended);
-        collected.records += harvest.records.len() as u64;
-        collected.bytes += harvest.records.iter().map(|record| record.body.len() as u64).sum::<u64>();
+        collected.add(&harvest);
         cursor = harvest.cursor.clone();
         next = match wait {
             None => None,
@@ -66,7 +65,22 @@ pub async fn collect(
             }
         };
     }
+    if stop.is_cancelled() {
+        // What others handed in is not asked for again: it is logged before the end.
+        while let Some(harvest) = collector.drain(&cursor).await? {
+            append(engines, &harvest, &cursor, &CancellationToken::new()).await?;
+            collected.add(&harvest);
+            cursor = harvest.cursor;
+        }
+    }
     Ok(collected)
+}
+
+impl Collected {
+    fn add(&mut self, harvest: &Harvest) {
+        self.records += harvest.records.len() as u64;
+        self.bytes += harvest.records.iter().map(|record| record.body.len() as u64).sum::<u64>();
+    }
 }
 
 /// One harvest, after as many tries as it takes; none when stopped.
@@ -96,7 +110,7 @@ async fn poll(
             }
             Err(error) => error,
         };
-        metric::COLLECTOR_ERRORS.add(&[&source, &id.0], 1);
+        metric::COLLECTOR_ERRORS.add(&[&source, series(&id.0)], 1);
         let wait = match error.remedy() {
             Remedy::Retry => backoff,
             Remedy::RetryAfter(wait) => wait,
@@ -121,11 +135,15 @@ async fn append(
 ) -> Result<Option<Appended>> {
     let nothing_new = harvest.records.is_empty() && harvest.coverage.is_empty() && harvest.cursor == *before;
     if nothing_new {
+        harvest.acknowledge.iter().for_each(Acknowledge::on_disk);
         return Ok(Some(Appended::default()));
     }
     let appended = until_done("log", &engines.troubles, stop, || engines.log.append(harvest)).await;
     match appended {
-        Ok(appended) => Ok(Some(appended)),
+        Ok(appended) => {
+            harvest.acknowledge.iter().for_each(Acknowledge::on_disk);
+            Ok(Some(appended))
+        }
         Err(error) if stop.is_cancelled() && error.remedy() != Remedy::Stop => Ok(None),
         Err(error) => {
             Err(Error::new(error.remedy(), format!("log a harvest of `{}`", harvest.collector)).because(error))
@@ -135,12 +153,17 @@ async fn append(
 
 fn note(harvest: &Harvest, clock: &dyn Clock) {
     let labels = [harvest.source.0, harvest.collector.0.as_str()];
-    // Files come and go; one series for all of them keeps the number of series bounded.
-    let labels = if harvest.collector.0.contains("/file/") { [labels[0], "file"] } else { labels };
+    let labels = [labels[0], series(labels[1])];
     metric::COLLECTED_RECORDS.add(&labels, harvest.records.len() as u64);
     metric::COLLECTED_BYTES.add(&labels, harvest.records.iter().map(|record| record.body.len() as u64).sum());
     metric::COLLECTOR_LAST_SUCCESS.set(&labels, clock.now().0 as f64 / 1e6);
     let missed = harvest.coverage.iter().filter(|line| line.kind == CoverageKind::Missed);
     let missed: u64 = missed.map(|line| line.records).sum();
     metric::COVERAGE_MISSED_RECORDS.add(&labels, missed);
+}
+
+/// The collector's name in metrics. Files come and go and feeds may be thousands: one series for all of them keeps the
+/// number of series bounded.
+fn series(collector: &str) -> &str {
+    ["file", "feed"].into_iter().find(|kind| collector.split('/').nth(1) == Some(kind)).unwrap_or(collector)
 }

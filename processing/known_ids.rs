@@ -1,7 +1,8 @@
 //! Which ids stand as rows already: how upstream repeats are told.
 //!
-//! The rule: a record is a duplicate if its id, on its event day, stands as a row at a lower offset of its
-//! partition. The memory is the cold store itself. Of every event day that records arrive for, the ids of
+//! The rule: a record is a duplicate if its id, in its period of event time (a day or a month, called by its first
+//! day here), stands as a row at a lower offset of its partition. The memory is the cold store itself. Of every
+//! period that records arrive for, the ids of
 //! the committed rows are read once and kept as 64-bit hashes; a hash that is known is looked up exactly.
 //! Rows that the cold store has not committed are kept exactly, until it has. So a restart loses nothing,
 //! and both stores decide alike whenever they ask.
@@ -10,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use arrow::array::AsArray;
-use contract::{ColdStore, Day, LogRecord, Offset, Partition, Positions, Result, SourceId};
+use contract::{ColdStore, Day, LogRecord, Offset, Partition, Period, Positions, Result, RowSchema, SourceId};
 use futures::StreamExt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -50,6 +51,7 @@ struct KnownDay {
 /// The ids that stand as rows, of one source.
 pub(crate) struct KnownIds {
     source: SourceId,
+    period: Period,
     days: HashMap<Day, KnownDay>,
     /// Rows that the cold store had not committed when last told; several ids may share a hash.
     recent: HashedMap<Vec<Place>>,
@@ -66,9 +68,10 @@ fn hash(day: Day, id: &str) -> u64 {
 
 impl KnownIds {
     /// Nothing known yet; keeps about `ids_max` hashes.
-    pub(crate) fn new(source: SourceId, ids_max: usize) -> Self {
+    pub(crate) fn new(schema: &RowSchema, ids_max: usize) -> Self {
         Self {
-            source,
+            source: schema.source,
+            period: schema.period,
             days: HashMap::new(),
             recent: HashMap::default(),
             recent_order: Default::default(),
@@ -84,11 +87,11 @@ impl KnownIds {
         self.clock += 1;
         self.found.clear();
         let mut suspects: HashMap<Day, Vec<&str>> = HashMap::new();
-        for day in records.iter().map(|at| at.record.event_time.day()).collect::<HashSet<_>>() {
+        for day in records.iter().map(|at| self.period.first_day(at.record.event_time)).collect::<HashSet<_>>() {
             self.load(cold, day).await?;
         }
         for at in records {
-            let (day, id) = (at.record.event_time.day(), at.record.id.as_str());
+            let (day, id) = (self.period.first_day(at.record.event_time), at.record.id.as_str());
             let key = hash(day, id);
             let committed = self.days.get(&day).is_some_and(|known| known.hashes.contains(&key));
             if committed && !self.recent.get(&key).is_some_and(|places| places.iter().any(|place| &*place.id == id)) {
@@ -108,7 +111,7 @@ impl KnownIds {
 
     /// Whether the record, which `prepare` was told of, repeats a row.
     pub(crate) fn is_duplicate(&self, at: &LogRecord) -> bool {
-        let (day, id) = (at.record.event_time.day(), at.record.id.as_str());
+        let (day, id) = (self.period.first_day(at.record.event_time), at.record.id.as_str());
         let key = hash(day, id);
         let places = [&self.recent, &self.found].into_iter().filter_map(|map| map.get(&key)).flatten();
         places.into_iter().any(|place| {
@@ -120,7 +123,7 @@ impl KnownIds {
 
     /// Notes that the record became a row.
     pub(crate) fn insert(&mut self, at: &LogRecord) {
-        let (day, id) = (at.record.event_time.day(), at.record.id.as_str());
+        let (day, id) = (self.period.first_day(at.record.event_time), at.record.id.as_str());
         let key = hash(day, id);
         if let Some(known) = self.days.get_mut(&day) {
             known.hashes.insert(key);

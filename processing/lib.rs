@@ -17,6 +17,7 @@
 mod collect;
 mod coverage;
 mod known_ids;
+mod lost;
 #[cfg(test)]
 mod memory;
 mod pipeline;

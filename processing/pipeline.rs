@@ -99,7 +99,7 @@ impl Pipeline {
         };
         let reader = Reader {
             topic: Topic::raw(source),
-            known: KnownIds::new(source, limits::KNOWN_IDS_MAX),
+            known: KnownIds::new(self.recipe.schema, limits::KNOWN_IDS_MAX),
             builder: RowsBuilder::new(self.recipe.schema),
             hot: hot.clone(),
             cold: cold.clone(),
@@ -191,7 +191,7 @@ impl Reader {
         mut flushes: mpsc::Receiver<Flush>,
     ) -> Result<()> {
         let (log, troubles) = (self.pipeline.engines.log.clone(), self.pipeline.engines.troubles.clone());
-        let extent = log.extents().await?.remove(&self.topic).unwrap_or_default();
+        let extent = log.extent(&self.topic).await?;
         let mut at = Positions(extent.end().0.keys().map(|&partition| (partition, from.of(partition))).collect());
         let mut asked: Vec<Flush> = Vec::new();
         while !self.stop.is_cancelled() {
@@ -227,6 +227,11 @@ impl Reader {
         for lost in &batch.lost {
             error!(topic = %self.topic, partition = lost.range.partition, from = lost.range.from, to = lost.range.to,
                 "records of `{}` are lost: {}", self.topic, lost.reason);
+        }
+        if !batch.lost.is_empty() {
+            let source = self.pipeline.recipe.schema.source;
+            let cold = self.cold.borrow().clone();
+            crate::lost::note(&self.pipeline.engines, source, &batch.lost, &batch.records, &cold).await?;
         }
         self.known.committed(&self.cold.borrow());
         let cold = self.pipeline.engines.cold.clone();
@@ -288,7 +293,7 @@ fn span_between(source: SourceId, from: &Positions, next: &Positions) -> Span {
 mod tests {
     use super::*;
     use crate::memory::{MemoryLog, MemoryStore, SCHEMA, SOURCE, TextProcessor, record};
-    use contract::{RawRecord, Remedy, SystemClock};
+    use contract::{CoverageKind, RawRecord, Remedy, SystemClock};
 
     struct World {
         log: Arc<MemoryLog>,
@@ -366,6 +371,24 @@ mod tests {
         assert_eq!((world.hot.rows(), world.cold.rows()), (expected.clone(), expected));
         assert_eq!(world.cold.dead(), 2);
         assert_eq!(world.log.released(), Positions([(0, 7)].into()));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_damage_took_from_the_log_stands_in_the_ledger_once() {
+        let texts = ["a", "b", "c", "d", "e"];
+        let world = World::with((1..).zip(texts).map(|(day, text)| record(text, day, text)));
+        let range = OffsetRange { partition: 0, from: 1, to: 2 };
+        world.log.lost.lock().unwrap().push(contract::Lost { range, reason: "byte 7 is damaged".to_owned() });
+        world.run().await.unwrap();
+        assert_eq!(world.cold.rows().len(), 4);
+        // The hot store is lost and reads all of it again.
+        let world = World { hot: MemoryStore::new("hot"), ..world };
+        world.run().await.unwrap();
+        let coverage = world.log.coverage.lock().unwrap().clone();
+        let [line] = &coverage[..] else { panic!("one line, not {coverage:?}") };
+        assert_eq!((line.kind, line.records, line.collector.as_str()), (CoverageKind::Missed, 1, "made/damage"));
+        assert_eq!((line.from, line.to), (contract::Day(1).start(), contract::Day(3).start()));
+        assert!(line.reason.ends_with("offsets 1..2 of partition 0 cannot be read from the log: byte 7 is damaged"));
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ const OFFSETS_AT_ONCE: Offset = 20_000;
 /// Copies from `silver` into the hot store what lies below the start of the log.
 pub(crate) async fn catch_up_hot(engines: &Engines, recipe: Recipe) -> Result<()> {
     let source = recipe.schema.source;
-    let extent = engines.log.extents().await?.remove(&Topic::raw(source)).unwrap_or_default();
+    let extent = engines.log.extent(&Topic::raw(source)).await?;
     let (hot, cold) = (engines.hot.committed(source).await?, engines.cold.committed(source).await?);
     for (&partition, &start) in &extent.start().0 {
         let from = hot.of(partition);

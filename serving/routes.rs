@@ -81,6 +81,7 @@ routes! {
     Http GET "/api/status" api::status, "What `databroker status` says.";
     Http POST "/api/sql" api::sql, "Answers SQL: the query as text or as {\"query\":…}; a JSON array, or NDJSON if accepted.";
     Http POST "/api/commands/{name}" api::command, "Runs a command with JSON arguments; NDJSON of progress and a last result or error.";
+    Http BOTH "/webhooks/{*path}" api::webhook, "What a source's servers send, such as GitHub's deliveries at `/webhooks/github`.";
 }
 
 /// The endpoints of one port behind their guard.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use contract::{ColdStore, Error, HotStore, Remedy, Result};
+use contract::{ColdStore, Error, HotStore, Remedy, Result, Webhook};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -16,6 +16,8 @@ pub struct Services {
     pub cold: Arc<dyn ColdStore>,
     /// Runs commands.
     pub control: Arc<dyn Control>,
+    /// Answer below `/webhooks/`, each below its own path.
+    pub webhooks: Vec<Arc<dyn Webhook>>,
     /// The metrics in Prometheus' text format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Whether requests should come here, and the JSON that says why or why not.

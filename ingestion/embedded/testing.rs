@@ -60,6 +60,7 @@ pub(crate) fn harvest(collector: &str, number: usize, records: usize) -> Harvest
         coverage: Vec::new(),
         cursor: Cursor(number.to_string()),
         poll_again_in: None,
+        acknowledge: None,
     }
 }
 

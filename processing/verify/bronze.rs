@@ -29,7 +29,7 @@ pub(super) struct Remedy {
 pub(super) async fn prove(engines: &Engines, source: SourceId, marks: &Positions) -> Result<(Proof, Remedy)> {
     let mut proof = Proof::new("bronze");
     let mut remedy = Remedy::default();
-    let extent = engines.log.extents().await?.remove(&Topic::raw(source)).unwrap_or_default();
+    let extent = engines.log.extent(&Topic::raw(source)).await?;
     for (&partition, &mark) in &marks.0 {
         let log_start = extent.start().of(partition);
         let mut from = 0;
@@ -150,7 +150,7 @@ pub(super) async fn repair(engines: &Engines, source: SourceId, remedy: &Remedy)
     for &(partition, offset) in remedy.wrong.iter().chain(&remedy.missing) {
         places.entry(partition).or_default().push(offset);
     }
-    let extent = engines.log.extents().await?.remove(&Topic::raw(source)).unwrap_or_default();
+    let extent = engines.log.extent(&Topic::raw(source)).await?;
     let mut found: Vec<LogRecord> = Vec::new();
     for (partition, mut offsets) in places {
         offsets.sort_unstable();

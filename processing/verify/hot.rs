@@ -78,7 +78,8 @@ impl Judge<'_> {
     /// Compares one index with the rows of its days.
     async fn index(&mut self, index: &str, hashes: Hashes, seen: &mut Vec<String>) -> Result<()> {
         let Some((first, end)) = index_days(index) else { return Ok(()) };
-        let days = format!("(event_day >= DATE '{first}' AND event_day < DATE '{end}')");
+        let days =
+            format!("(event_time >= TIMESTAMP '{first}T00:00:00Z' AND event_time < TIMESTAMP '{end}T00:00:00Z')");
         self.compare(&days, hashes).await?;
         seen.push(days);
         Ok(())
@@ -89,7 +90,7 @@ impl Judge<'_> {
         let source = self.recipe.schema.source;
         let schema = self.recipe.schema.arrow();
         let names: Vec<_> = schema.fields().iter().map(|field| format!("\"{}\"", field.name())).collect();
-        let kept = self.first_day.map_or("true".to_owned(), |day| format!("event_day >= DATE '{day}'"));
+        let kept = self.first_day.map_or("true".to_owned(), |day| format!("event_time >= TIMESTAMP '{day}T00:00:00Z'"));
         let query = format!("SELECT {} FROM {} WHERE {kept} AND {filter}", names.join(", "), silver_table(source));
         let mut silver = self.engines.cold.sql(&query).await?.batches;
         let mut json = Vec::new();

@@ -96,7 +96,7 @@ async fn prove(engines: &Engines, recipe: Recipe) -> Result<(Report, Remedies)> 
     let source = recipe.schema.source;
     let cold = engines.cold.committed(source).await?;
     let (bronze_proof, bronze) = bronze::prove(engines, source, &cold).await?;
-    let (silver_proof, balance, silver) = silver::prove(engines, source, &cold).await?;
+    let (silver_proof, balance, silver) = silver::prove(engines, recipe.schema, &cold).await?;
     let marks = engines.hot.committed(source).await?.min(&cold);
     let (hot_proof, hot) = hot::prove(engines, recipe, &marks).await?;
     let proofs = vec![bronze_proof, silver_proof, hot_proof, balance];

@@ -4,8 +4,8 @@ use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use contract::{
-    ColdTable, LogRecord, Offset, OffsetRange, Partition, Positions, RawRecord, RecordId, Result, RowsBuilder,
-    SourceId, Span, Timestamp,
+    ColdTable, LogRecord, Offset, OffsetRange, Partition, Period, Positions, RawRecord, RecordId, Result, RowSchema,
+    RowsBuilder, SourceId, Span, Timestamp,
 };
 use futures::{StreamExt, TryStreamExt};
 
@@ -26,16 +26,18 @@ pub(super) struct Remedy {
     surplus_dead: Vec<(Partition, Offset)>,
 }
 
-pub(super) async fn prove(engines: &Engines, source: SourceId, marks: &Positions) -> Result<(Proof, Proof, Remedy)> {
+pub(super) async fn prove(engines: &Engines, schema: &RowSchema, marks: &Positions) -> Result<(Proof, Proof, Remedy)> {
+    let (source, period) = (schema.source, schema.period.column());
     let mut proof = Proof::new("silver");
     let mut remedy = Remedy::default();
     let (bronze, silver) = (bronze_table(source), silver_table(source));
     let dead = format!("(SELECT * FROM ops.dead_letters WHERE source = '{source}')");
     let (b, s, d) = (below(marks, "b"), below(marks, "s"), below(marks, "d"));
 
+    let same = same_id(schema.period);
     let nowhere = format!(
         "SELECT DISTINCT b._partition, b._offset, b.id FROM {bronze} b \
-         LEFT JOIN (SELECT DISTINCT _id, event_day FROM {silver} s WHERE {s}) s ON s._id = b.id AND s.event_day = CAST(b.event_time AS DATE) \
+         LEFT JOIN (SELECT DISTINCT _id, {period} FROM {silver} s WHERE {s}) s ON {same} \
          LEFT JOIN {dead} d ON d._partition = b._partition AND d._offset = b._offset \
          WHERE {b} AND s._id IS NULL AND d._offset IS NULL"
     );
@@ -47,7 +49,7 @@ pub(super) async fn prove(engines: &Engines, source: SourceId, marks: &Positions
     }
     let twice = format!(
         "SELECT _partition, _offset, _id FROM (SELECT s._partition, s._offset, s._id, \
-         row_number() OVER (PARTITION BY s.event_day, s._id ORDER BY s._offset) AS n FROM {silver} s WHERE {s}) WHERE n > 1"
+         row_number() OVER (PARTITION BY s.{period}, s._id ORDER BY s._offset) AS n FROM {silver} s WHERE {s}) WHERE n > 1"
     );
     for (partition, offset, id) in places(engines, &twice).await? {
         proof.differs(|| {
@@ -74,18 +76,28 @@ pub(super) async fn prove(engines: &Engines, source: SourceId, marks: &Positions
         proof.differs(|| format!("the dead letter `{id}` (partition {partition}, offset {offset}) stands more than once or has no record in `{bronze}`"));
         remedy.surplus_dead.push((partition, offset));
     }
-    let balance = balance(engines, source, marks).await?;
+    let balance = balance(engines, schema, marks).await?;
     proof.counts = balance.counts.clone();
     Ok((proof, balance, remedy))
 }
 
-async fn balance(engines: &Engines, source: SourceId, marks: &Positions) -> Result<Proof> {
+/// That `b` of bronze and `s` of silver have the same id in the same period.
+fn same_id(period: Period) -> String {
+    let of_record = match period {
+        Period::Day => "CAST(b.event_time AS DATE)",
+        Period::Month => "CAST(date_trunc('month', b.event_time) AS DATE)",
+    };
+    format!("s._id = b.id AND s.{} = {of_record}", period.column())
+}
+
+async fn balance(engines: &Engines, schema: &RowSchema, marks: &Positions) -> Result<Proof> {
     let mut proof = Proof::new("balance");
+    let (source, same) = (schema.source, same_id(schema.period));
     let (bronze, silver) = (bronze_table(source), silver_table(source));
     let (b, s, d) = (below(marks, "b"), below(marks, "s"), below(marks, "d"));
     let duplicates = format!(
         "SELECT count(*) FROM (SELECT b._partition, b._offset FROM {bronze} b JOIN {silver} s \
-         ON s._id = b.id AND s.event_day = CAST(b.event_time AS DATE) WHERE {b} AND {s} \
+         ON {same} WHERE {b} AND {s} \
          GROUP BY 1, 2 HAVING max(CASE WHEN s._partition = b._partition AND s._offset = b._offset THEN 1 ELSE 0 END) = 0 \
          AND max(CASE WHEN s._offset < b._offset OR s._partition <> b._partition THEN 1 ELSE 0 END) = 1) x \
          LEFT JOIN (SELECT * FROM ops.dead_letters WHERE source = '{source}') d \

@@ -4,8 +4,10 @@ mod answer;
 mod commands;
 mod page;
 mod sql;
+mod webhooks;
 
 pub(crate) use answer::{no_handler, protect, refuse};
 pub(crate) use commands::{command, status};
 pub(crate) use page::{live, metrics, page, ready, style};
 pub(crate) use sql::sql;
+pub(crate) use webhooks::{PREFIX as WEBHOOKS, webhook};

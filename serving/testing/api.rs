@@ -100,3 +100,21 @@ async fn the_page_loads_nothing_from_elsewhere_and_runs_nothing() {
     assert_eq!(header(&style, "content-type"), "text/css; charset=utf-8");
     assert!(style.text().await.unwrap().contains("body {"));
 }
+
+#[tokio::test]
+async fn a_webhook_is_handed_the_whole_request_whatever_the_host_and_without_a_token() {
+    let settings = crate::Settings { token: "secret".to_owned().into(), ..loopback() };
+    let running = start(settings).await;
+    let sent = running.http("POST", "/webhooks/made/a/b?hub.mode=denied&x=%20").header("host", "broker.example.org");
+    let response = send(sent.header("x-said", "hello").body(vec![0; 3 << 20])).await;
+    assert_eq!(response.status().as_u16(), 202);
+    assert_eq!(response.text().await.unwrap(), "POST `a/b` hello denied 3145728");
+    let bare = send(running.http("GET", "/webhooks/made")).await;
+    assert_eq!(bare.text().await.unwrap(), "GET `` nothing nothing 0");
+    let (status, body) = answer(running.http("POST", "/webhooks/unknown")).await;
+    let message = "failed to find the webhook `unknown`: none is set up";
+    assert_eq!((status, body), (404, json!({"error": {"message": message, "exit_code": 64}})));
+    let large =
+        send(running.http("POST", "/webhooks/made").body(vec![0; contract::limits::WEBHOOK_BYTES_MAX + 1])).await;
+    assert_eq!(large.status().as_u16(), 413);
+}

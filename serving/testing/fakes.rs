@@ -8,7 +8,8 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use contract::{
     ColdStore, ColdTable, Coverage, Day, Error, Expired, HotStore, IdPlace, IndexSummary, Offset, OffsetRange,
-    Partition, Positions, Result, RowStream, Rows, SearchError, SourceId, Store, TableStream, Timestamp,
+    Partition, Positions, Result, RowStream, Rows, SearchError, SourceId, Store, TableStream, Timestamp, Webhook,
+    WebhookAnswer, WebhookRequest,
 };
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -219,5 +220,22 @@ impl Control for FakeControl {
             }
             other => Err(Error::change(format!("run `{other}` (known: status)"))),
         }
+    }
+}
+
+/// Says what it was sent.
+pub(super) struct FakeWebhook;
+
+#[async_trait]
+impl Webhook for FakeWebhook {
+    fn path(&self) -> &'static str {
+        "made"
+    }
+
+    async fn receive(&self, request: WebhookRequest) -> WebhookAnswer {
+        let said = request.header("x-said").unwrap_or("nothing");
+        let asked = request.query("hub.mode").unwrap_or("nothing");
+        let body = format!("{} `{}` {said} {asked} {}", request.method, request.path, request.body.len());
+        WebhookAnswer { status: 202, body }
     }
 }

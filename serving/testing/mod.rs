@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::{ROUTES, Server, Services, Settings, serve};
-use fakes::{FakeCold, FakeControl, FakeHot};
+use fakes::{FakeCold, FakeControl, FakeHot, FakeWebhook};
 
 /// A running server and the fakes behind it.
 struct Running {
@@ -34,6 +34,7 @@ async fn start(settings: Settings) -> Running {
         hot: hot.clone(),
         cold: cold.clone(),
         control: control.clone(),
+        webhooks: vec![Arc::new(FakeWebhook)],
         metrics: Arc::new(|| "databroker_up 1\n".to_owned()),
         health: Arc::new(|| (false, json!({"status": "failed", "parts": {"cold": {"reason": "no <space>"}}}))),
     };
@@ -79,6 +80,7 @@ async fn every_route_answers_on_its_port_and_the_page_lists_it() {
     let page = send(running.http("GET", "/")).await.text().await.expect("a page");
     for route in ROUTES {
         let path = route.path.replace("{index}", "github").replace("{id}", "1").replace("{name}", "status");
+        let path = path.replace("{*path}", "made");
         let body = match route.path {
             "/api/sql" => "SELECT n",
             path if path.ends_with("_msearch") => "{}\n{}\n",
@@ -91,7 +93,8 @@ async fn every_route_answers_on_its_port_and_the_page_lists_it() {
             };
             let status = send(request.body(body)).await.status().as_u16();
             let is_reason = route.path == "/health/ready" && status == 503;
-            assert!(status == 200 || is_reason, "{method} {path} answered {status}");
+            let is_taken = route.path.starts_with("/webhooks/") && status == 202;
+            assert!(status == 200 || is_reason || is_taken, "{method} {path} answered {status}");
         }
         assert!(page.contains(route.path), "{} is not on the page", route.path);
     }

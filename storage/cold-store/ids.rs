@@ -28,7 +28,7 @@ const BATCH_ROWS: usize = 8_192;
 /// The id column of silver.
 const ID: &str = "_id";
 
-/// All ids of a day: `id`, `_partition`, `_offset`.
+/// All ids of the period that starts at a day: `id`, `_partition`, `_offset`.
 pub(crate) fn ids(source: &Source, day: Day) -> TableStream {
     let files = files_of(source, day);
     let (send, receive) = tokio::sync::mpsc::channel(QUEUED_BATCHES_MAX);
@@ -49,7 +49,7 @@ pub(crate) fn ids(source: &Source, day: Day) -> TableStream {
     TableStream { schema: schema(), batches: Box::pin(batches) }
 }
 
-/// Where some ids of a day stand.
+/// Where some ids of the period that starts at a day stand.
 pub(crate) async fn find_ids(source: &Source, day: Day, ids: &[&str]) -> Result<Vec<IdPlace>> {
     let (Some(low), Some(high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
     let range = ((*low).to_owned(), (*high).to_owned());

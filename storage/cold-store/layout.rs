@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Date32Array, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Date32Type, Field, FieldRef, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
-use contract::{Day, Error, Result, RowSchema, SourceId, Timestamp};
+use contract::{Day, Error, Period, Result, RowSchema, SourceId, Timestamp};
 
 /// The first and last day that a partition can be named for: years 0001 to 9999.
 const DAYS: (i32, i32) = (-719_162, 2_932_896);
@@ -15,8 +15,8 @@ const DAYS: (i32, i32) = (-719_162, 2_932_896);
 /// How rows are spread over folders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Partitioning {
-    /// A column of their own, the day of a time column.
-    Day { column: &'static str, of: &'static str },
+    /// A column of their own, the first day of the period of a time column.
+    Period { column: &'static str, of: &'static str, period: Period },
     /// One of the columns.
     Column(&'static str),
     /// One folder.
@@ -52,7 +52,7 @@ pub(crate) struct Layout {
 impl Layout {
     /// `bronze.SOURCE`.
     pub(crate) fn bronze(source: SourceId, directory: &Path) -> Self {
-        let partitioning = Partitioning::Day { column: "append_day", of: "appended_at" };
+        let partitioning = Partitioning::Period { column: "append_day", of: "appended_at", period: Period::Day };
         Self::new(format!("bronze.{source}"), directory, &contract::bronze_schema(), partitioning)
     }
 
@@ -62,7 +62,9 @@ impl Layout {
             .map(|(column, field)| field.as_ref().clone().with_metadata([("comment".into(), column.doc.into())].into()))
             .collect();
         let columns = Arc::new(Schema::new(documented));
-        Self::new(format!("silver.{}", schema.source), directory, &columns, silver_partitioning(schema.source))
+        let (column, period) = (schema.period.column(), schema.period);
+        let partitioning = Partitioning::Period { column, of: "event_time", period };
+        Self::new(format!("silver.{}", schema.source), directory, &columns, partitioning)
     }
 
     /// `ops.dead_letters`.
@@ -81,7 +83,7 @@ impl Layout {
         let files: Vec<FieldRef> = columns.fields().iter().filter(kept).cloned().collect();
         let mut all = files.clone();
         match partitioning {
-            Partitioning::Day { column, .. } => all.push(Arc::new(Field::new(column, DataType::Date32, false))),
+            Partitioning::Period { column, .. } => all.push(Arc::new(Field::new(column, DataType::Date32, false))),
             Partitioning::Column(column) => all.push(Arc::new(Field::new(column, DataType::Utf8, false))),
             Partitioning::None => {}
         }
@@ -94,12 +96,14 @@ impl Layout {
         self.schema.fields().get(self.files.fields().len())
     }
 
-    /// The rows with this table's columns in its order: columns are found by name, and the day is computed.
+    /// The rows with this table's columns in its order: columns are found by name, and the period is computed.
     pub(crate) fn arrange(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let mut columns = Vec::with_capacity(self.schema.fields().len());
         for field in self.schema.fields() {
             columns.push(match (rows.column_by_name(field.name()), self.partitioning) {
-                (_, Partitioning::Day { column, of }) if column == field.name() => days(rows, of, &self.name)?,
+                (_, Partitioning::Period { column, of, period }) if column == field.name() => {
+                    first_days(rows, of, period, &self.name)?
+                }
                 (Some(column), _) => column.clone(),
                 (None, _) => {
                     return Err(Error::stop(format!("add rows to `{}`: no column `{}`", self.name, field.name())));
@@ -120,7 +124,7 @@ impl Layout {
         }
         let values: Vec<PartitionValue> = match self.partitioning {
             Partitioning::None => return vec![(PartitionValue::Whole, files)],
-            Partitioning::Day { .. } => {
+            Partitioning::Period { .. } => {
                 let days = rows.column(last).as_primitive::<Date32Type>();
                 days.values().iter().map(|&day| PartitionValue::Day(day)).collect()
             }
@@ -147,7 +151,7 @@ impl Layout {
     pub(crate) fn partition_value(&self, text: Option<&str>) -> Option<PartitionValue> {
         match self.partitioning {
             Partitioning::None => Some(PartitionValue::Whole),
-            Partitioning::Day { .. } => Some(PartitionValue::Day(Day::parse(text?)?.0)),
+            Partitioning::Period { .. } => Some(PartitionValue::Day(Day::parse(text?)?.0)),
             Partitioning::Column(_) => Some(PartitionValue::Text(text?.to_owned())),
         }
     }
@@ -184,14 +188,9 @@ pub fn coverage_schema() -> SchemaRef {
     ]))
 }
 
-/// Days for all sources of today; sources with few rows a day would take months.
-fn silver_partitioning(_: SourceId) -> Partitioning {
-    Partitioning::Day { column: "event_day", of: "event_time" }
-}
-
-fn days(rows: &RecordBatch, of: &str, table: &str) -> Result<ArrayRef> {
+fn first_days(rows: &RecordBatch, of: &str, period: Period, table: &str) -> Result<ArrayRef> {
     let times = rows.column_by_name(of).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
     let times = times.ok_or_else(|| Error::stop(format!("add rows to `{table}`: no time column `{of}`")))?;
-    let days: Date32Array = times.unary(|time| Timestamp(time).day().0.clamp(DAYS.0, DAYS.1));
+    let days: Date32Array = times.unary(|time| period.first_day(Timestamp(time)).0.clamp(DAYS.0, DAYS.1));
     Ok(Arc::new(days))
 }

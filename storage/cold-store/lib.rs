@@ -3,7 +3,7 @@
 //! | table | columns | partitioned by |
 //! | --- | --- | --- |
 //! | `bronze.SOURCE` | [`contract::bronze_schema`] | `append_day`: the day of `appended_at` |
-//! | `silver.SOURCE` | [`contract::RowSchema::arrow`] | `event_day`: the day of `event_time` |
+//! | `silver.SOURCE` | [`contract::RowSchema::arrow`] | `event_day` or `event_month`: first day of the [`contract::Period`] of `event_time` |
 //! | `ops.dead_letters` | [`contract::dead_letter_schema`] | `source` |
 //! | `ops.coverage` | [`coverage_schema`] | not at all |
 //!

@@ -54,7 +54,7 @@ impl Inner {
     async fn without(&self, table: &Table, source: SourceId, places: Arc<Places>) -> Result<Vec<Action>> {
         let own = match table.layout.partitioning {
             Partitioning::Column(_) => Some(PartitionValue::Text(source.0.to_owned())),
-            Partitioning::Day { .. } | Partitioning::None => None,
+            Partitioning::Period { .. } | Partitioning::None => None,
         };
         let committed = table.view().committed.clone();
         let files = committed.files.iter().filter(|file| own.as_ref().is_none_or(|own| *own == file.value));

@@ -300,6 +300,7 @@ async fn the_tables_ask_for_the_lowest_protocol_and_say_what_their_columns_mean(
 async fn a_table_of_other_columns_is_refused() {
     static OTHER: contract::RowSchema = contract::RowSchema {
         source: SOURCE,
+        period: contract::Period::Day,
         columns: &[contract::Column {
             name: "new_column",
             kind: contract::Kind::Text,

@@ -4,10 +4,11 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray,
+    Array, AsArray, BooleanArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
 };
-use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use contract::{Kind, RowSchema, Search, row_json};
+use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
+use contract::{Kind, Leaf, RowSchema, Search, row_json};
 use tantivy::schema::Field;
 use tantivy::schema::document::{Document, ReferenceValue, ReferenceValueLeaf, Value};
 
@@ -28,6 +29,9 @@ enum Values {
     /// The lists, and the texts that they are ranges of.
     Texts(ListArray, StringArray),
     Integer(Int64Array),
+    /// The lists, and the integers that they are ranges of.
+    Integers(ListArray, Int64Array),
+    Float(Float64Array),
     Boolean(BooleanArray),
     Timestamp(TimestampMicrosecondArray),
 }
@@ -35,8 +39,7 @@ enum Values {
 impl RowBatch {
     /// Takes the rows of `batch` for which `kept` is true. Waits until there is room for them in `budget`.
     pub(crate) fn new(schema: &RowSchema, batch: &RecordBatch, kept: &[bool], budget: &Arc<Budget>) -> Self {
-        let columns = schema.all().zip(batch.columns()).map(|(column, values)| Values::new(column.kind, values));
-        let columns = columns.collect();
+        let columns = schema.leaves().map(|leaf| Values::new(leaf, batch)).collect();
         let (mut sources, mut ends) = (Vec::new(), Vec::with_capacity(kept.len()));
         for (row, &kept) in kept.iter().enumerate() {
             if kept {
@@ -55,8 +58,17 @@ impl RowBatch {
 }
 
 impl Values {
-    fn new(kind: Kind, values: &ArrayRef) -> Self {
-        match kind {
+    fn new(leaf: Leaf, batch: &RecordBatch) -> Self {
+        let values = batch.column(leaf.place);
+        if let Some(member) = leaf.member {
+            let lists = values.as_list::<i32>().clone();
+            let members = lists.values().as_struct().column(member);
+            return match members.as_string_opt::<i32>() {
+                Some(texts) => Self::Texts(lists.clone(), texts.clone()),
+                None => Self::Integers(lists.clone(), members.as_primitive::<Int64Type>().clone()),
+            };
+        }
+        match leaf.column.kind {
             Kind::Text => Self::Text(values.as_string::<i32>().clone()),
             Kind::TextList => {
                 let lists = values.as_list::<i32>();
@@ -65,14 +77,17 @@ impl Values {
             Kind::Integer => Self::Integer(values.as_primitive::<Int64Type>().clone()),
             Kind::Boolean => Self::Boolean(values.as_boolean().clone()),
             Kind::Timestamp => Self::Timestamp(values.as_primitive::<TimestampMicrosecondType>().clone()),
+            Kind::Float => Self::Float(values.as_primitive::<Float64Type>().clone()),
+            Kind::StructList(_) => unreachable!("its members are the leaves"),
         }
     }
 
     fn is_null(&self, row: usize) -> bool {
         match self {
             Self::Text(values) => values.is_null(row),
-            Self::Texts(lists, _) => lists.is_null(row),
+            Self::Texts(lists, _) | Self::Integers(lists, _) => lists.is_null(row),
             Self::Integer(values) => values.is_null(row),
+            Self::Float(values) => values.is_null(row),
             Self::Boolean(values) => values.is_null(row),
             Self::Timestamp(values) => values.is_null(row),
         }
@@ -140,11 +155,12 @@ impl<'a> Iterator for Cells<'a> {
                         return Some((field, Cell::Text(text)));
                     }
                 }
-                Values::Texts(lists, _) => {
+                Values::Texts(lists, _) | Values::Integers(lists, _) => {
                     let bounds = lists.value_offsets();
                     self.list = bounds[self.row] as usize..bounds[self.row + 1] as usize;
                 }
                 Values::Integer(values) => return Some((field, Cell::Integer(values.value(self.row)))),
+                Values::Float(values) => return Some((field, Cell::Float(values.value(self.row)))),
                 Values::Boolean(values) => return Some((field, Cell::Boolean(values.value(self.row)))),
                 Values::Timestamp(values) => return Some((field, Cell::Timestamp(values.value(self.row)))),
             }
@@ -153,16 +169,23 @@ impl<'a> Iterator for Cells<'a> {
 }
 
 impl<'a> Cells<'a> {
-    /// The next text of the list in the column before `column`.
+    /// The next item of the list in the column before `column`.
     fn next_of_list(&mut self) -> Option<(Field, Cell<'a>)> {
         let Indexed { fields, rows } = self.batch;
         for place in self.list.by_ref() {
             let (column, field) = fields.columns[self.column - 1];
-            let Values::Texts(_, texts) = &rows.columns[fields.places[self.column - 1]] else {
-                unreachable!("a range is only set for a list");
-            };
-            if texts.is_valid(place) && is_indexed(column.search, texts.value(place)) {
-                return Some((field, Cell::Text(texts.value(place))));
+            match &rows.columns[fields.places[self.column - 1]] {
+                Values::Texts(_, texts) => {
+                    if texts.is_valid(place) && is_indexed(column.search, texts.value(place)) {
+                        return Some((field, Cell::Text(texts.value(place))));
+                    }
+                }
+                Values::Integers(_, numbers) => {
+                    if numbers.is_valid(place) {
+                        return Some((field, Cell::Integer(numbers.value(place))));
+                    }
+                }
+                _ => unreachable!("a range is only set for a list"),
             }
         }
         None
@@ -190,6 +213,7 @@ fn is_indexed(search: Search, text: &str) -> bool {
 pub(crate) enum Cell<'a> {
     Text(&'a str),
     Integer(i64),
+    Float(f64),
     Boolean(bool),
     /// Microseconds since 1970.
     Timestamp(i64),
@@ -204,6 +228,7 @@ impl<'a> Value<'a> for Cell<'a> {
         ReferenceValue::Leaf(match *self {
             Self::Text(text) => ReferenceValueLeaf::Str(text),
             Self::Integer(value) => ReferenceValueLeaf::I64(value),
+            Self::Float(value) => ReferenceValueLeaf::F64(value),
             Self::Boolean(value) => ReferenceValueLeaf::Bool(value),
             Self::Timestamp(micros) => ReferenceValueLeaf::Date(date(micros)),
             Self::Bytes(bytes) => ReferenceValueLeaf::Bytes(bytes),

@@ -1,6 +1,6 @@
 //! How the columns of a source stand in a tantivy index.
 
-use contract::{Column, Kind, RowSchema, Search};
+use contract::{Column, Kind, Leaf, RowSchema, Search};
 use tantivy::schema::{
     BytesOptions, DateOptions, DateTimePrecision, Field, IndexRecordOption, NumericOptions, Schema, SchemaBuilder,
     TextFieldIndexing, TextOptions,
@@ -30,15 +30,16 @@ const WORD_BYTES_MAX: usize = 255;
 /// | --- | --- | --- |
 /// | text or texts, exact | one raw term each, without frequencies or norms | yes, raw |
 /// | text or texts, words | by `standard`, with frequencies, positions and norms | no; `exists` asks `_field_names` for the column's name |
-/// | integer, boolean | yes | yes |
+/// | integer, float, boolean | yes | yes |
+/// | member of a list of structs | as its kind, once for each struct, under the name `LIST.MEMBER` | as its kind |
 /// | timestamp | no: tantivy's terms of dates hold whole seconds only, so a term is asked as a range | yes, microseconds |
 /// | `_id` | one raw term | no, but stored |
 /// | `_source` | no | no, but stored: the bytes of [`contract::row_json::write_row`] |
 pub(crate) struct Fields {
     pub(crate) schema: Schema,
-    /// All columns in the order of the rows, `_id` among them; in an index of an older version, those it has.
+    /// All leaves in the order of the rows, `_id` among them; in an index of an older version, those it has.
     pub(crate) columns: Vec<(&'static Column, Field)>,
-    /// For each of `columns`, its place among the columns of a row.
+    /// For each of `columns`, its place among [`RowSchema::leaves`].
     pub(crate) places: Vec<usize>,
     pub(crate) id: Field,
     pub(crate) source: Field,
@@ -49,8 +50,8 @@ impl Fields {
     /// The fields of a new index.
     pub(crate) fn new(rows: &'static RowSchema) -> Self {
         let mut builder = Schema::builder();
-        for column in rows.all() {
-            add_column(&mut builder, column);
+        for leaf in rows.leaves() {
+            add_column(&mut builder, leaf.column);
         }
         builder.add_bytes_field(SOURCE, BytesOptions::default().set_stored());
         builder.add_text_field(FIELD_NAMES, raw_text());
@@ -80,9 +81,8 @@ impl Fields {
         for place in ["_partition", "_offset"] {
             needed(place)?;
         }
-        let known =
-            |(place, column): (usize, &'static Column)| Some((place, column, schema.get_field(column.name).ok()?));
-        let known: Vec<_> = rows.all().enumerate().filter_map(known).collect();
+        let known = |(place, leaf): (usize, Leaf)| Some((place, leaf.column, schema.get_field(leaf.column.name).ok()?));
+        let known: Vec<_> = rows.leaves().enumerate().filter_map(known).collect();
         let columns = known.iter().map(|&(_, column, field)| (column, field)).collect();
         let places = known.iter().map(|&(place, ..)| place).collect();
         Ok(Self { columns, places, id, source, field_names, schema })
@@ -115,11 +115,13 @@ fn add_column(builder: &mut SchemaBuilder, column: &Column) -> Field {
         (Kind::Text | Kind::TextList, Search::Exact) => builder.add_text_field(column.name, raw_text().set_fast("raw")),
         (Kind::Text | Kind::TextList, Search::Words) => builder.add_text_field(column.name, words()),
         (Kind::Integer, _) => builder.add_i64_field(column.name, number()),
+        (Kind::Float, _) => builder.add_f64_field(column.name, number()),
         (Kind::Boolean, _) => builder.add_bool_field(column.name, number()),
         (Kind::Timestamp, _) => builder.add_date_field(
             column.name,
             DateOptions::default().set_fast().set_precision(DateTimePrecision::Microseconds),
         ),
+        (Kind::StructList(_), _) => unreachable!("its members are the leaves"),
     }
 }
 

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use contract::{
-    Clock, Day, Error, Expired, HotStore, IndexSummary, Kind, Offset, Partition, Positions, Result, RowSchema,
-    RowStream, Rows, Search, SearchError, SourceId, Store, Timestamp, metric,
+    Clock, Day, Error, Expired, HotStore, IndexSummary, Offset, Partition, Positions, Result, RowSchema, RowStream,
+    Rows, SearchError, SourceId, Store, Timestamp, metric,
 };
 use serde_json::{Map, Value, json};
 use tokio::task::spawn_blocking;
@@ -254,14 +254,16 @@ fn opened(indices: &[Arc<HotIndex>]) -> Vec<OpenIndex> {
 fn mapping(fields: &Fields) -> Value {
     let mut properties = Map::new();
     for (column, _) in fields.columns.iter().filter(|(column, _)| column.name != "_id") {
-        let kind = match (column.kind, column.search) {
-            (Kind::Text | Kind::TextList, Search::Exact) => "keyword",
-            (Kind::Text | Kind::TextList, Search::Words) => "text",
-            (Kind::Integer, _) => "long",
-            (Kind::Boolean, _) => "boolean",
-            (Kind::Timestamp, _) => "date",
-        };
-        properties.insert(column.name.to_owned(), json!({"type": kind}));
+        let kind = json!({"type": query::type_name(column)});
+        match column.name.split_once('.') {
+            None => {
+                properties.insert(column.name.to_owned(), kind);
+            }
+            Some((list, member)) => {
+                let object = properties.entry(list).or_insert_with(|| json!({"properties": {}}));
+                object["properties"][member] = kind;
+            }
+        }
     }
     json!({"properties": properties})
 }

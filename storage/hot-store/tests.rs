@@ -9,7 +9,7 @@ use contract::conformance::hot_store::{
     CASES, NOW, RETENTION_DAYS, SCHEMA, SOURCE, Stored, Subject, days_before, expected, positions, rows, rows_at,
     stored,
 };
-use contract::{Column, HotStore, Kind, Positions, RowSchema, Search, Store, Timestamp};
+use contract::{Column, HotStore, Kind, Period, Positions, RowSchema, Search, Store, Timestamp};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -301,9 +301,10 @@ async fn a_reader_beside_the_writer_sees_its_commits_and_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_of_an_older_version_lacks_new_columns_and_one_of_another_form_is_built_anew() {
-    static OLDER: RowSchema = RowSchema { source: SOURCE, columns: SCHEMA.columns.split_at(5).0 };
+    static OLDER: RowSchema = RowSchema { source: SOURCE, period: Period::Day, columns: SCHEMA.columns.split_at(5).0 };
     static OTHER: RowSchema = RowSchema {
         source: SOURCE,
+        period: Period::Day,
         columns: &[Column { name: "kind", kind: Kind::Text, search: Search::Words, doc: "Was exact." }],
     };
     let folder = tempfile::tempdir().unwrap();

@@ -212,8 +212,7 @@ impl Builder<'_, '_> {
                 }
             },
             Kind::Ranges(ranges) => {
-                let allowed: &[ColumnKind] =
-                    if ranges.is_date { &[ColumnKind::Timestamp] } else { &[ColumnKind::Integer] };
+                let allowed: &[ColumnKind] = if ranges.is_date { &[ColumnKind::Timestamp] } else { NUMBERS };
                 self.mapped(&ranges.field, if ranges.is_date { "date_range" } else { "range" }, allowed)?;
                 self.filters(name, range_nodes(ranges))
             }
@@ -227,7 +226,7 @@ impl Builder<'_, '_> {
             }
             Kind::Metric(metric) => {
                 let any = ["value_count", "cardinality"].contains(&metric.name);
-                let allowed: &[ColumnKind] = if any { ANY } else { &[ColumnKind::Integer, ColumnKind::Timestamp] };
+                let allowed: &[ColumnKind] = if any { ANY } else { NUMBERS_AND_TIMES };
                 let (field, column) = self.mapped(&metric.field, metric.name, allowed)?;
                 let mut body = json!({ "field": field });
                 if let Some(missing) = metric.missing {
@@ -245,8 +244,7 @@ impl Builder<'_, '_> {
                 one(json!({ metric.name: body }))
             }
             Kind::Percentiles { field, percents, .. } => {
-                let allowed = &[ColumnKind::Integer, ColumnKind::Timestamp];
-                let (field, _) = self.mapped(field, "percentiles", allowed)?;
+                let (field, _) = self.mapped(field, "percentiles", NUMBERS_AND_TIMES)?;
                 one(json!({ "percentiles": { "field": field, "percents": percents, "keyed": false } }))
             }
             Kind::TopHits(top) => one(self.top_hits(top)?),
@@ -281,6 +279,10 @@ impl Builder<'_, '_> {
                     Ok(number) => json!(number),
                     Err(_) => return Err(illegal(format!("For input string: \"{}\"", missing.text()))),
                 },
+                Some(ColumnKind::Float) => match missing.text().parse::<f64>() {
+                    Ok(number) => json!(number),
+                    Err(_) => return Err(illegal(format!("For input string: \"{}\"", missing.text()))),
+                },
                 Some(ColumnKind::Boolean | ColumnKind::Timestamp) => {
                     return Err(illegal(format!("[terms] [missing] for [{}] is not supported", terms.field)));
                 }
@@ -296,7 +298,7 @@ impl Builder<'_, '_> {
     }
 
     fn histogram(&self, histogram: &Histogram) -> Result<Value> {
-        let (field, _) = self.mapped(&histogram.field, "histogram", &[ColumnKind::Integer])?;
+        let (field, _) = self.mapped(&histogram.field, "histogram", NUMBERS)?;
         let extended = histogram.extended_bounds.filter(|_| histogram.min_doc_count == 0);
         Ok(histogram_request(
             &field,
@@ -332,8 +334,7 @@ impl Builder<'_, '_> {
     fn top_hits(&self, top: &TopHits) -> Result<Value> {
         let mut sort = Vec::new();
         for (field, descending) in &top.sort {
-            let allowed = &[ColumnKind::Integer, ColumnKind::Timestamp];
-            let (field, _) = self.mapped(field, "top_hits", allowed)?;
+            let (field, _) = self.mapped(field, "top_hits", NUMBERS_AND_TIMES)?;
             sort.push(json!({ field: if *descending { "desc" } else { "asc" } }));
         }
         sort.extend([json!({ "_partition": "asc" }), json!({ "_offset": "asc" })]);
@@ -365,8 +366,16 @@ impl Builder<'_, '_> {
     }
 }
 
-const ANY: &[ColumnKind] =
-    &[ColumnKind::Text, ColumnKind::TextList, ColumnKind::Integer, ColumnKind::Boolean, ColumnKind::Timestamp];
+const NUMBERS: &[ColumnKind] = &[ColumnKind::Integer, ColumnKind::Float];
+const NUMBERS_AND_TIMES: &[ColumnKind] = &[ColumnKind::Integer, ColumnKind::Float, ColumnKind::Timestamp];
+const ANY: &[ColumnKind] = &[
+    ColumnKind::Text,
+    ColumnKind::TextList,
+    ColumnKind::Integer,
+    ColumnKind::Float,
+    ColumnKind::Boolean,
+    ColumnKind::Timestamp,
+];
 
 fn histogram_request(
     field: &str,

@@ -158,7 +158,8 @@ impl<'a> Compiler<'a> {
         }
         match column.kind {
             Kind::Text | Kind::TextList => self.text_test(column, field, test),
-            Kind::Integer | Kind::Boolean | Kind::Timestamp => self.value_test(column, field, test),
+            Kind::Integer | Kind::Float | Kind::Boolean | Kind::Timestamp => self.value_test(column, field, test),
+            Kind::StructList(_) => unreachable!("its members are the leaves"),
         }
     }
 

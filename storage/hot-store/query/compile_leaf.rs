@@ -126,6 +126,10 @@ impl Compiler<'_> {
                 let term = Term::from_field_bool(field, boolean(value)?);
                 Ok(constant(Box::new(TermQuery::new(term, IndexRecordOption::Basic))))
             }
+            Kind::Float => {
+                let term = Term::from_field_f64(field, float(value)?);
+                Ok(constant(Box::new(TermQuery::new(term, IndexRecordOption::Basic))))
+            }
             Kind::Timestamp => {
                 let limit = Some(Limit { value: value.clone(), included: true });
                 let range = RangeTest { lower: limit.clone(), upper: limit, format: None, time_zone: None };
@@ -145,6 +149,14 @@ impl Compiler<'_> {
     fn value_range(&self, column: &'static Column, field: Field, range: &RangeTest) -> Result<BoxQuery> {
         if range.lower.is_none() && range.upper.is_none() {
             return self.test_exists(column);
+        }
+        if column.kind == Kind::Float {
+            let bound = |limit: &Option<Limit>| -> Result<Bound<Term>> {
+                let Some(limit) = limit else { return Ok(Bound::Unbounded) };
+                let term = Term::from_field_f64(field, float(&limit.value)?);
+                Ok(if limit.included { Bound::Included(term) } else { Bound::Excluded(term) })
+            };
+            return Ok(Box::new(RangeQuery::new(bound(&range.lower)?, bound(&range.upper)?)));
         }
         let dates = DateReader::new(self.now, range.format.as_deref(), range.time_zone.as_deref())?;
         let low = |limit: &Limit| -> Result<i64> {
@@ -227,6 +239,17 @@ fn integer(value: &Scalar) -> Result<Whole> {
     if below == above && is_within { Ok(Whole::Exactly(below)) } else { Ok(Whole::Between(below, above)) }
 }
 
+fn float(value: &Scalar) -> Result<f64> {
+    let number = match value {
+        Scalar::Integer(number) => Some(*number as f64),
+        Scalar::Float(float) => Some(*float),
+        Scalar::Text(text) => text.trim().parse().ok(),
+        Scalar::Boolean(_) => None,
+    };
+    let wrong = || query_shard(format!("For input string: \"{}\"", value.text()));
+    number.filter(|number| !number.is_nan()).ok_or_else(wrong)
+}
+
 fn boolean(value: &Scalar) -> Result<bool> {
     match value {
         Scalar::Boolean(boolean) => Ok(*boolean),
@@ -245,13 +268,15 @@ fn unfit(column: &Column, query: &str) -> contract::SearchError {
 }
 
 /// Elasticsearch's name of a column's type.
-pub(super) fn type_name(column: &Column) -> &'static str {
+pub(crate) fn type_name(column: &Column) -> &'static str {
     match (column.kind, column.search) {
         (Kind::Text | Kind::TextList, Search::Exact) => "keyword",
         (Kind::Text | Kind::TextList, Search::Words) => "text",
         (Kind::Integer, _) => "long",
+        (Kind::Float, _) => "double",
         (Kind::Boolean, _) => "boolean",
         (Kind::Timestamp, _) => "date",
+        (Kind::StructList(_), _) => "object",
     }
 }
 

@@ -45,25 +45,9 @@ pub(super) fn engine(error: TantivyError) -> SearchError {
 
 /// ` did you mean [x]?` with the name that is nearest, or what there is.
 pub(super) fn nearest(name: &str, known: &[&str]) -> String {
-    let distance = |other: &&&str| edit_distance(name, other);
-    match known.iter().min_by_key(distance).filter(|other| edit_distance(name, other) <= 1 + name.len() / 3) {
+    let distance = |other: &&&str| strsim::levenshtein(name, other);
+    match known.iter().min_by_key(distance).filter(|other| strsim::levenshtein(name, other) <= 1 + name.len() / 3) {
         Some(other) => format!("did you mean [{other}]?"),
         None => format!("supported are [{}]", known.join(", ")),
     }
-}
-
-/// How many characters to insert, remove or replace; the names compared are short, a longer one is cut.
-fn edit_distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (line, letter) in left.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = line + 1;
-        for (place, other) in right.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != *other);
-            diagonal = row[place + 1];
-            row[place + 1] = replaced.min(diagonal + 1).min(row[place] + 1);
-        }
-    }
-    row[right.len()]
 }

@@ -15,6 +15,7 @@ use super::compile_leaf::words;
 use super::error::{Result, illegal, parsing};
 use super::json::Object;
 use super::pattern::{fits, name_fits};
+use super::source_filter::values_of;
 use crate::fields::Fields;
 
 /// Bytes of a text that are looked at: Elasticsearch's `index.highlight.max_analyzed_offset`.
@@ -93,14 +94,8 @@ impl Highlight {
                 }
                 let mut wanted = Wanted::default();
                 wanted.add(query, column, style.require_field_match);
-                let fragments = match row.get(column.name) {
-                    Some(Value::String(text)) => style.fragments_of(&[text], column, &wanted),
-                    Some(Value::Array(items)) => {
-                        let texts: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
-                        style.fragments_of(&texts, column, &wanted)
-                    }
-                    _ => Vec::new(),
-                };
+                let texts: Vec<&str> = values_of(row, column.name).into_iter().filter_map(Value::as_str).collect();
+                let fragments = style.fragments_of(&texts, column, &wanted);
                 if !fragments.is_empty() {
                     shown.insert(column.name.to_owned(), fragments.into());
                 }

@@ -30,6 +30,8 @@ mod statistics;
 mod tests;
 mod top;
 
+pub(crate) use compile_leaf::type_name;
+
 use contract::Timestamp;
 use serde_json::{Value, json};
 

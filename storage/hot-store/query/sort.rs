@@ -42,6 +42,7 @@ pub(super) enum SortBy {
 pub(super) enum SortValue {
     Missing,
     Integer(i64),
+    Float(f64),
     Boolean(bool),
     Text(String),
     Score(f32),
@@ -159,6 +160,13 @@ impl SortKey {
                 }
                 _ => Err(wrong()),
             },
+            (SortBy::Column(_), Some(Kind::Float)) => match value {
+                Value::Number(number) => number.as_f64().map(SortValue::Float).ok_or_else(wrong),
+                // How `json` writes the ends of the range, which stand for a missing value.
+                Value::String(text) if ["Infinity", "-Infinity"].contains(&text.as_str()) => Ok(SortValue::Missing),
+                _ => Err(wrong()),
+            },
+            (SortBy::Column(_), Some(Kind::StructList(_))) => Err(wrong()),
             (SortBy::Column(_), Some(Kind::Integer | Kind::Timestamp)) => {
                 let number = match value {
                     Value::Number(number) => number.as_i64(),
@@ -184,6 +192,7 @@ impl SortKey {
             (SortValue::Missing, _) => return Ordering::Greater,
             (_, SortValue::Missing) => return self.compare(right, left).reverse(),
             (SortValue::Integer(left), SortValue::Integer(right)) => left.cmp(right),
+            (SortValue::Float(left), SortValue::Float(right)) => left.total_cmp(right),
             (SortValue::Boolean(left), SortValue::Boolean(right)) => left.cmp(right),
             (SortValue::Text(left), SortValue::Text(right)) => left.cmp(right),
             (SortValue::Score(left), SortValue::Score(right)) => left.total_cmp(right),
@@ -198,9 +207,12 @@ impl SortKey {
             SortValue::Missing => match column.map(|column| column.kind) {
                 Some(Kind::Integer | Kind::Timestamp) if self.missing_first == self.descending => json!(i64::MAX),
                 Some(Kind::Integer | Kind::Timestamp) => json!(i64::MIN),
+                Some(Kind::Float) if self.missing_first == self.descending => json!("Infinity"),
+                Some(Kind::Float) => json!("-Infinity"),
                 _ => Value::Null,
             },
             SortValue::Integer(number) => json!(number),
+            SortValue::Float(number) => json!(number),
             SortValue::Boolean(boolean) => json!(boolean),
             SortValue::Text(text) => json!(text),
             SortValue::Score(score) => json!(score),

@@ -179,6 +179,7 @@ impl KeyReader {
         Ok(match (value, &self.values) {
             (SortValue::Score(score), _) => self.directed(u128::from(score_to_u64(*score)) << 1),
             (SortValue::Boolean(boolean), _) => self.directed(u128::from(*boolean) << 1),
+            (SortValue::Float(number), _) => self.directed(u128::from(number.to_u64()) << 1),
             (SortValue::Integer(number), _) => self.directed(u128::from(number.to_u64()) << 1),
             (SortValue::Text(text), Values::Text(column)) => {
                 let bounds = (Bound::Included(text.as_bytes()), Bound::Unbounded);
@@ -207,6 +208,7 @@ impl KeyReader {
                 (None, _) => SortValue::Missing,
                 (Some(value), ColumnType::Bool) => SortValue::Boolean(value != 0),
                 (Some(value), ColumnType::DateTime) => SortValue::Integer(millis(value)),
+                (Some(value), ColumnType::F64) => SortValue::Float(f64::from_u64(value)),
                 (Some(value), _) => SortValue::Integer(i64::from_u64(value)),
             },
             Values::Text(column) => {

@@ -22,6 +22,7 @@ const fn column(name: &'static str, kind: Kind, search: Search) -> Column {
 
 static ROWS: RowSchema = RowSchema {
     source: SourceId("made"),
+    period: contract::Period::Day,
     columns: &[
         column("type", Kind::Text, Search::Exact),
         column("repo_name", Kind::Text, Search::Exact),
