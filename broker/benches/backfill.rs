@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-use acquisition::{Context, SOURCES};
+use acquisition::{Context, Source};
 use arrow::array::AsArray;
 use contract::{CollectorId, Cursor, Harvest, Log, LogRecord, RawRecord, RecordId, Rows, RowsBuilder, Span, row_json};
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
@@ -70,6 +70,10 @@ fn arguments() -> (usize, Vec<PathBuf>) {
     (events, files)
 }
 
+fn github() -> &'static Source {
+    acquisition::source("github").expect("it is in the list")
+}
+
 /// CPU-seconds of this process, all threads, that `work` takes.
 fn cpu<T>(work: impl FnOnce() -> T) -> anyhow::Result<f64>
 where
@@ -106,11 +110,14 @@ fn repeat(times: usize, mut work: impl FnMut()) {
 
 /// The records of the files that have an id of their own, or of the sample.
 async fn read(files: &[PathBuf]) -> anyhow::Result<Vec<RawRecord>> {
-    let source = &SOURCES[0];
+    let source = github();
     let context = Context::default();
     let mut opened = match files {
         [] => vec![(source.sample)(&context)],
-        files => files.iter().map(|file| (source.open_file)(file, &context)).collect::<Result<_, _>>()?,
+        files => files
+            .iter()
+            .map(|file| (source.open_file)(file, &acquisition::Settings::default(), &context))
+            .collect::<Result<_, _>>()?,
     };
     let mut records: Vec<RawRecord> = Vec::new();
     for file in &mut opened {
@@ -176,7 +183,7 @@ fn gunzip(input: &Path) -> anyhow::Result<()> {
 }
 
 fn rows_of(records: &[RawRecord]) -> Rows {
-    let source = &SOURCES[0];
+    let source = github();
     let mut builder = RowsBuilder::new(source.schema);
     for (offset, record) in (0..).zip(records) {
         let at = LogRecord { partition: 0, offset, appended_at: record.fetched_at, record: record.clone() };
@@ -187,7 +194,7 @@ fn rows_of(records: &[RawRecord]) -> Rows {
 }
 
 async fn append(home: &Path, records: &[RawRecord], repeats: usize) -> anyhow::Result<()> {
-    let source = SOURCES[0].id;
+    let source = github().id;
     let clock = Arc::new(contract::SystemClock);
     let (log, _) = embedded_log::EmbeddedLog::open(&home.join("log"), &[source], Default::default(), clock)?;
     for turn in 0..repeats {
@@ -202,6 +209,7 @@ async fn append(home: &Path, records: &[RawRecord], repeats: usize) -> anyhow::R
                 coverage: Vec::new(),
                 cursor: Cursor(format!("{turn}/{part}")),
                 poll_again_in: None,
+                acknowledge: None,
             };
             log.append(&harvest).await?;
         }
@@ -212,7 +220,7 @@ async fn append(home: &Path, records: &[RawRecord], repeats: usize) -> anyhow::R
 /// Tantivy as it comes: the same fields, one writer thread, a stored document.
 fn index(home: &Path, batches: &[Rows], repeats: usize) -> anyhow::Result<()> {
     use tantivy::schema::{FAST, STORED, STRING, Schema, TEXT};
-    let columns: Vec<_> = SOURCES[0].schema.all().collect();
+    let columns: Vec<_> = github().schema.all().collect();
     let mut schema = Schema::builder();
     let fields: Vec<_> = columns
         .iter()
@@ -226,6 +234,7 @@ fn index(home: &Path, batches: &[Rows], repeats: usize) -> anyhow::Result<()> {
             (contract::Kind::Integer, _) => schema.add_i64_field(column.name, tantivy::schema::INDEXED | FAST),
             (contract::Kind::Boolean, _) => schema.add_bool_field(column.name, tantivy::schema::INDEXED | FAST),
             (contract::Kind::Timestamp, _) => schema.add_date_field(column.name, tantivy::schema::INDEXED | FAST),
+            (kind, _) => unreachable!("GitHub has no column of kind {kind:?}"),
         })
         .collect();
     let source = schema.add_bytes_field("_source", STORED);
@@ -270,6 +279,7 @@ fn document(
                 let micros = values.as_primitive::<TimestampMicrosecondType>().value(row);
                 document.add_date(field, tantivy::DateTime::from_timestamp_micros(micros));
             }
+            kind => unreachable!("GitHub has no column of kind {kind:?}"),
         }
     }
     let mut json = Vec::new();

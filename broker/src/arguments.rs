@@ -32,15 +32,16 @@ pub(crate) enum Command {
     },
     /// Read files of a source to their end, into both stores.
     Backfill {
-        /// The source: github.
+        /// The source: arxiv, dns, github or news.
         source: String,
-        /// GH Archive hours, NDJSON, API arrays; gzip, zstd or plain.
+        /// arXiv: OAI-PMH pages, Atom, the snapshot; DNS: pcap, pcapng, dnstap; GitHub: GH Archive hours, NDJSON, API pages;
+        /// news: RSS, Atom, JSON Feed. Packed by gzip, zstd, xz or not at all.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
     /// Search the last days of a source: the Lucene-style query string, newest first.
     Search {
-        /// The source: github.
+        /// The source: arxiv, dns, github or news.
         source: String,
         /// `type:PushEvent AND repo_name:rust*`; all when absent.
         #[arg(default_value = "*", allow_hyphen_values = true)]
@@ -88,11 +89,38 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: Option<DeadLetterAction>,
     },
+    /// News feeds: which are polled, lists of them in and out, those of a page.
+    Feeds {
+        #[command(subcommand)]
+        action: FeedAction,
+    },
     /// Print the settings in force, as TOML.
     Config {
         /// Print the commented reference of all settings instead.
         #[arg(long)]
         reference: bool,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum FeedAction {
+    /// Those that `up` polls, by `[news] feeds` and `opml`.
+    List,
+    /// The same as OPML, for other readers.
+    Export {
+        /// Where to; the standard output when absent.
+        file: Option<PathBuf>,
+    },
+    /// Read an OPML list and print what the settings need to poll its feeds.
+    Import {
+        /// A file, or an address.
+        #[arg(value_name = "FILE|URL")]
+        location: String,
+    },
+    /// Find the feeds of a page.
+    Discover {
+        /// The page's address.
+        url: String,
     },
 }
 

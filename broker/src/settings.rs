@@ -23,10 +23,12 @@ const ENGINES: &[(&str, &str)] = &[
 
 /// All settings, a section a stage.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub(crate) struct Settings {
     pub(crate) backfill: Backfill,
-    pub(crate) github: acquisition::github::Settings,
+    /// A section a source.
+    #[serde(flatten)]
+    pub(crate) acquisition: acquisition::Settings,
     pub(crate) log: embedded_log::Settings,
     pub(crate) processing: processing::Settings,
     pub(crate) hot: hot_store::Settings,
@@ -72,10 +74,6 @@ impl Settings {
     /// The settings in force as TOML; secrets print as `***`.
     pub(crate) fn to_toml(&self) -> Result<String> {
         toml::to_string_pretty(self).map_err(|cause| Error::stop("print the settings").because(cause))
-    }
-
-    pub(crate) fn acquisition(&self) -> acquisition::Settings {
-        acquisition::Settings { github: self.github.clone() }
     }
 }
 

@@ -11,6 +11,9 @@ use crate::support::{Place, Random, events, gzip_lines};
 const BACKFILL_KILLS: u32 = 36;
 const UP_KILLS: u32 = 16;
 
+/// Kills of a backfill of each other source.
+const SOURCE_KILLS: u32 = 8;
+
 /// What a place holds, as both stores tell it.
 fn picture(place: &Place) -> Value {
     let verified = place.json(&["verify"]);
@@ -69,28 +72,65 @@ fn a_backfill_killed_at_random_moments_ends_as_an_undisturbed_one() {
         let files = write_files(&place);
         let command = ["backfill", "github", &files[0], &files[1]];
         for _ in 0..6 {
-            let mut child = place
-                .command(&command)
-                .stdout(std::process::Stdio::null())
-                .stderr(std::process::Stdio::null())
-                .spawn()
-                .expect("it starts");
-            let life = Duration::from_millis(random.below(whole.as_millis() as u64));
-            let deadline = Instant::now() + life;
-            while Instant::now() < deadline && child.try_wait().expect("a child").is_none() {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            if child.try_wait().expect("a child").is_none() {
-                kills += 1;
-            }
-            // It may have ended in this very moment.
-            child.kill().unwrap_or_default();
-            child.wait().expect("it ends");
+            kills += u32::from(is_killed(&place, &command, random.below(whole.as_millis() as u64)));
         }
         place.text(&command);
         assert_eq!(picture(&place), expected, "round {rounds}");
     }
     println!("{kills} kills in {rounds} rounds");
+}
+
+/// Runs a command, kills it after so long, and says whether that was before its end.
+fn is_killed(place: &Place, command: &[&str], life_ms: u64) -> bool {
+    let mut child = place
+        .command(command)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let deadline = Instant::now() + Duration::from_millis(life_ms);
+    while Instant::now() < deadline && child.try_wait().expect("a child").is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let was_running = child.try_wait().expect("a child").is_none();
+    // It may have ended in this very moment.
+    child.kill().unwrap_or_default();
+    child.wait().expect("it ends");
+    was_running
+}
+
+#[test]
+fn backfills_of_the_other_sources_killed_at_random_moments_end_as_undisturbed_ones() {
+    let mut random = Random::from_environment();
+    let samples = [("arxiv", "papers.xml.gz"), ("dns", "messages.fstrm.gz"), ("news", "feeds.txt.gz")];
+    for (source, sample) in samples {
+        let file = format!("{}/../acquisition/{source}/sample/{sample}", env!("CARGO_MANIFEST_DIR"));
+        let command = ["backfill", source, &file];
+        let counts = |place: &Place| {
+            let verified = place.json(&["verify"]);
+            assert_eq!(verified["ok"], json!(true), "{verified:#}");
+            let rows = place
+                .json(&["sql", &format!("SELECT count(*) AS rows, count(DISTINCT _id) AS ids FROM silver.{source}")]);
+            let hot = place.json(&["search", source, "--size", "0"])["hits"]["total"]["value"].clone();
+            let bronze = place.count(&format!("SELECT count(*) FROM bronze.{source}"));
+            json!({"rows": rows, "hot": hot, "bronze": bronze})
+        };
+        let calm = Place::with_small_steps();
+        let started = Instant::now();
+        let summary = calm.json(&command);
+        let whole = started.elapsed();
+        let expected = counts(&calm);
+        assert!(expected["bronze"].as_u64() >= Some(1_000), "{summary}");
+        assert_eq!(expected["hot"], expected["rows"][0]["rows"]);
+
+        let place = Place::with_small_steps();
+        let kills: u32 = (0..SOURCE_KILLS)
+            .map(|_| u32::from(is_killed(&place, &command, random.below(whole.as_millis() as u64))))
+            .sum();
+        place.text(&command);
+        assert_eq!(counts(&place), expected, "{source} after {kills} kills");
+        assert!(kills > 0, "`{source}` was killed at least once");
+    }
 }
 
 #[test]
@@ -103,6 +143,7 @@ fn up_killed_at_random_moments_loses_and_doubles_nothing() {
     let server = runtime.block_on(Replay::stream(stream)).expect("a port");
     let mut place = Place::with_small_steps();
     place.environment.extend([
+        ("DATABROKER_GITHUB_FEEDS", "[\"public\"]".to_owned()),
         ("DATABROKER_GITHUB_BASE_URL", server.base_url()),
         ("DATABROKER_GITHUB_POLL_INTERVAL_SECONDS", "0".to_owned()),
     ]);

@@ -11,7 +11,9 @@ use crate::support::{Place, events, gzip_lines};
 fn python(script: &str, arguments: &[&str]) -> String {
     let python = std::env::var("DATABROKER_TEST_PYTHON")
         .expect("`DATABROKER_TEST_PYTHON` is set by `./test`, which sets Python up: run that");
-    let output = Command::new(python).args(["-c", script]).args(arguments).output().expect("Python starts");
+    // Threads of these libraries at times bring the interpreter down while it ends; what it said stands.
+    let script = format!("{script}\nimport os, sys; sys.stdout.flush(); os._exit(0)");
+    let output = Command::new(python).args(["-c", &script]).args(arguments).output().expect("Python starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }

@@ -10,12 +10,19 @@ fn the_samples_are_searchable_and_queryable_soon_after_the_start() {
     place.environment.retain(|(name, _)| *name != "DATABROKER_HOT_RETENTION_DAYS");
     let up = place.up(&["--sample"]);
     let search = |body: Value| http_json("POST", &format!("{}/github/_search", up.elasticsearch), &body);
-    eventually("the sample is in the hot store", || {
-        let github = &place.json(&["status"])["sources"]["github"];
-        let read =
-            github["collectors"]["github/sample"].as_str().is_some_and(|cursor| cursor.contains("\"done\":true"));
-        read && github["lag"]["hot"]["records"] == json!(0)
+    eventually("the samples are in the hot store", || {
+        let sources = &place.json(&["status"])["sources"];
+        acquisition::SOURCES.iter().all(|source| {
+            let status = &sources[source.id.0];
+            let cursor = &status["collectors"][format!("{source}/sample", source = source.id)];
+            let read = cursor.as_str().is_some_and(|cursor| cursor.contains("\"done\":true"));
+            read && status["lag"]["hot"]["records"] == json!(0)
+        })
     });
+    for source in acquisition::SOURCES {
+        let found = http_json("GET", &format!("{}/{}/_count", up.elasticsearch, source.id), &json!({}));
+        assert!(found["count"].as_u64() >= Some(900), "`{}`: {found}", source.id);
+    }
 
     let total = search(json!({"track_total_hits": true}))["hits"]["total"]["value"].as_u64().expect("a number");
     assert!(total > 900, "the sample has {total} events");
@@ -176,7 +183,7 @@ fn wrong_use_is_told_and_exits_64() {
     };
     refused(&["status"], "there is nothing in it yet");
     refused(&["backfil", "github", "x"], "backfill");
-    refused(&["backfill", "gihub", "/nonexistent"], "known: github");
+    refused(&["backfill", "gihub", "/nonexistent"], "known: arxiv");
     refused(&["backfill", "github", "/nonexistent"], "/nonexistent");
     let file = place.write("one.json", b"");
     assert_eq!(place.json(&["backfill", "github", &file])["records"], json!(0), "an empty file is no error");
@@ -185,6 +192,30 @@ fn wrong_use_is_told_and_exits_64() {
     refused(&["search", "github", "type:("], "search");
     place.write("databroker.toml", b"[hot]\nretention_dys = 3\n");
     refused(&["status"], "retention_days");
+}
+
+#[test]
+fn a_lost_hot_store_is_filled_again_also_with_what_the_log_let_go() {
+    let mut place = Place::with_small_steps();
+    place.environment.extend([
+        ("DATABROKER_LOG_COMPRESSION", "none".to_owned()),
+        ("DATABROKER_LOG_RETENTION_BYTES", "300000".to_owned()),
+    ]);
+    for part in 0..4_u64 {
+        let file = place.write(&format!("{part}.json.gz"), &gzip_lines(&events(part * 1_000, 1_000)));
+        place.json(&["backfill", "github", &file]);
+    }
+    let up = place.up(&[]);
+    let starts = || place.json(&["status"])["topics"]["github.raw"].as_array().expect("partitions").clone();
+    eventually("the log let go of its start", || starts().iter().all(|part| part["start"].as_i64() > Some(0)));
+    assert!(up.end().success(), "{}", place.up_log());
+
+    std::fs::remove_dir_all(place.data().join("hot")).expect("it is there");
+    let found = || place.json(&["search", "github", "--size", "0"])["hits"]["total"]["value"].as_u64();
+    let up = place.up(&[]);
+    eventually("all rows are searchable again", || found() == Some(4_000));
+    assert!(up.end().success(), "{}", place.up_log());
+    assert_eq!(place.json(&["verify"])["ok"], json!(true));
 }
 
 #[test]
@@ -198,7 +229,9 @@ fn verify_names_what_was_taken_away_and_repair_brings_it_back() {
         let output = place.run(&["--json", "verify"]);
         assert_eq!(output.status.code(), Some(1), "a broken proof exits 1");
         let report: Value = serde_json::from_slice(&output.stdout).expect("one document");
-        let proofs = report["sources"][0]["proofs"].as_array().expect("four proofs").clone();
+        let sources = report["sources"].as_array().expect("all sources");
+        let github = sources.iter().find(|source| source["source"] == json!("github")).expect("it is a source");
+        let proofs = github["proofs"].as_array().expect("four proofs").clone();
         let proof = proofs.iter().find(|entry| entry["name"] == json!(proof)).expect("the proof").clone();
         assert_eq!(proof["ok"], json!(false), "{report:#}");
         assert!(proof["named"].to_string().contains(named), "{proof:#}");

@@ -20,6 +20,10 @@ impl Place {
             ("DATABROKER_HOT_RETENTION_DAYS", "0".to_owned()),
             ("DATABROKER_SERVING_ELASTICSEARCH_LISTEN", "127.0.0.1:0".to_owned()),
             ("DATABROKER_SERVING_HTTP_LISTEN", "127.0.0.1:0".to_owned()),
+            // Nothing beyond this machine is asked.
+            ("DATABROKER_ARXIV_OAI_SETS", "[]".to_owned()),
+            ("DATABROKER_GITHUB_FEEDS", "[]".to_owned()),
+            ("DATABROKER_NEWS_FEEDS", "[]".to_owned()),
         ];
         Self { home: tempfile::tempdir().expect("a temporary directory"), environment }
     }

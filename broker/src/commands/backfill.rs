@@ -25,14 +25,14 @@ struct Sum {
     records: u64,
     bytes: u64,
     file_bytes: u64,
-    skipped_lines: u64,
+    skipped: u64,
     ranges: Vec<OffsetRange>,
     notes: Vec<String>,
     interrupted: bool,
 }
 
 /// `{"files", "files_done_before", "records", "rows", "rows_cold_only", "duplicates", "rejects", "bytes",
-/// "file_bytes", "skipped_lines", "seconds", "interrupted", "notes"}`; `bytes` are those of the records.
+/// "file_bytes", "skipped", "seconds", "interrupted", "notes"}`; `bytes` are those of the records.
 pub(crate) async fn run(control: &Control, arguments: &Value, progress: &Sender<Value>) -> Result<Value> {
     let started = Instant::now();
     let source = control.broker.source(arguments["source"].as_str().unwrap_or_default())?;
@@ -53,7 +53,7 @@ pub(crate) async fn run(control: &Control, arguments: &Value, progress: &Sender<
     Ok(json!({
         "files": sum.files, "files_done_before": sum.done_before, "records": sum.records,
         "rows": counts.rows, "rows_cold_only": counts.cold_only, "duplicates": duplicates, "rejects": counts.rejects,
-        "bytes": sum.bytes, "file_bytes": sum.file_bytes, "skipped_lines": sum.skipped_lines,
+        "bytes": sum.bytes, "file_bytes": sum.file_bytes, "skipped": sum.skipped,
         "seconds": started.elapsed().as_secs_f64(), "interrupted": sum.interrupted, "notes": sum.notes,
         "source": source.id.0,
     }))
@@ -86,9 +86,9 @@ async fn read(
 ) -> Result<()> {
     let engines = &control.broker.engines;
     let context = control.broker.context();
-    let path = file.to_owned();
+    let (path, settings) = (file.to_owned(), control.broker.settings.acquisition.clone());
     // Opening reads the file once, for its hash.
-    let opened = tokio::task::spawn_blocking(move || (source.open_file)(&path, &context)).await;
+    let opened = tokio::task::spawn_blocking(move || (source.open_file)(&path, &settings, &context)).await;
     let mut opened: OpenFile =
         opened.map_err(|panic| Error::stop(format!("read `{}`", file.display())).because(panic))??;
     let before = engines.log.cursor(&opened.collector.id()).await?;
@@ -110,7 +110,7 @@ async fn read(
     sum.records += collected.records;
     sum.bytes += collected.bytes;
     sum.file_bytes += opened.bytes_total;
-    sum.skipped_lines += opened.skipped_lines.load(Ordering::Relaxed);
+    sum.skipped += opened.skipped.load(Ordering::Relaxed);
     sum.notes.append(&mut opened.notes.lock().expect("the reader has ended").clone());
     Ok(())
 }
@@ -128,7 +128,7 @@ fn merge(ranges: &mut Vec<OffsetRange>, new: &[OffsetRange]) {
 /// Waits until both stores have what was logged, saying how far they are.
 async fn wait_for_stores(control: &Control, source: &Source, sum: &Sum, progress: &Sender<Value>) -> Result<()> {
     let pipeline = control.pipeline(source.id)?;
-    let extent = control.broker.engines.log.extents().await?.remove(&Topic::raw(source.id)).unwrap_or_default();
+    let extent = control.broker.engines.log.extent(&Topic::raw(source.id)).await?;
     let end = extent.end();
     let bring = pipeline.bring(end.clone());
     tokio::pin!(bring);
@@ -158,7 +158,7 @@ async fn count(control: &Control, source: SourceId, ranges: &[OffsetRange]) -> R
     let mut counts = Counts { rows: 0, cold_only: 0, rejects: 0 };
     let engines = &control.broker.engines;
     let first_day = engines.hot.first_day(engines.clock.now());
-    let old = first_day.map_or("false".to_owned(), |day| format!("event_day < DATE '{day}'"));
+    let old = first_day.map_or("false".to_owned(), |day| format!("event_time < TIMESTAMP '{day}T00:00:00Z'"));
     // A long list of ranges, which only many writers at once make, is asked for in parts.
     for some in ranges.chunks(100) {
         let within: Vec<_> = some
@@ -200,8 +200,8 @@ pub(crate) fn print(answer: &Value) {
     if number("files_done_before") > 0 {
         output::line(&format!("{} of the files were read before and add nothing", number("files_done_before")));
     }
-    if number("skipped_lines") > 0 {
-        output::line(&format!("{} lines between events (bulk actions) were skipped", number("skipped_lines")));
+    if number("skipped") > 0 {
+        output::line(&format!("{} pieces carry no record by design and were skipped", number("skipped")));
     }
     if number("rows_cold_only") > 0 {
         output::line(&format!(

@@ -57,11 +57,18 @@ pub(crate) async fn replay(control: &Control, arguments: &Value) -> Result<Value
             replayed += records.len();
             let collector = CollectorId(format!("{}/replay", source.id));
             let cursor = Cursor(json!({"at": engines.clock.now().to_string()}).to_string());
-            let harvest =
-                Harvest { source: source.id, collector, records, coverage: Vec::new(), cursor, poll_again_in: None };
+            let harvest = Harvest {
+                source: source.id,
+                collector,
+                records,
+                coverage: Vec::new(),
+                cursor,
+                poll_again_in: None,
+                acknowledge: None,
+            };
             engines.log.append(&harvest).await?;
         }
-        let extent = engines.log.extents().await?.remove(&Topic::raw(source.id)).unwrap_or_default();
+        let extent = engines.log.extent(&Topic::raw(source.id)).await?;
         control.pipeline(source.id)?.bring(extent.end()).await?;
         open += output::count(&*engines.cold, &format!("SELECT count(*) FROM ({})", open_letters(source.id))).await?;
     }

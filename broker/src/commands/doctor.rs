@@ -66,7 +66,8 @@ fn directory(data: &Path) -> Value {
 fn space(data: &Path) -> Value {
     let existing = data.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
     let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
-    match fs4::available_space(existing) {
+    let free = rustix::fs::statvfs(existing).map(|space| space.f_bavail.saturating_mul(space.f_frsize));
+    match free {
         Ok(free) if free < FREE_BYTES_MIN => check(
             "space",
             "warning",
@@ -122,7 +123,7 @@ async fn engines(settings: &Settings, data: &Path) -> Vec<Value> {
 }
 
 fn github(settings: &Settings) -> Value {
-    match settings.github.token.reveal() {
+    match settings.acquisition.github.token.reveal() {
         None => check("github", "warning", "no `github.token`: GitHub answers 60 requests an hour; with one 5,000"),
         Some(_) => check("github", "ok", "a token is set"),
     }

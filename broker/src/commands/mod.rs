@@ -4,6 +4,7 @@
 mod backfill;
 mod dead_letters;
 mod doctor;
+mod feeds;
 mod search;
 mod sql;
 mod status;
@@ -42,6 +43,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     match &arguments.command {
         Command::Up { sample } => up::run(&settings, &arguments.data, *sample).await,
         Command::Doctor => doctor::run(&settings, &arguments.data, arguments.json).await,
+        Command::Feeds { action } => feeds::run(&settings, action.clone(), arguments.json).await,
         Command::Sql { query } => sql::run(&settings, &arguments.data, query, arguments.json).await,
         command => {
             let asked = Asked::from(command);
@@ -96,9 +98,12 @@ impl From<&Command> for Asked {
             Command::DeadLetters { source, action: Some(DeadLetterAction::Replay), .. } => {
                 write("dead-letters-replay", json!({"source": source}), dead_letters::print_replay)
             }
-            Command::Status | Command::Up { .. } | Command::Doctor | Command::Sql { .. } | Command::Config { .. } => {
-                read("status", json!({}), status::print)
-            }
+            Command::Status
+            | Command::Up { .. }
+            | Command::Doctor
+            | Command::Feeds { .. }
+            | Command::Sql { .. }
+            | Command::Config { .. } => read("status", json!({}), status::print),
         }
     }
 }

@@ -32,24 +32,28 @@ pub(crate) async fn run(broker: &Broker, arguments: &Value) -> Result<Value> {
     answer.map_err(|error| Error::change(format!("search `{}`", source.id)).because(error))
 }
 
-/// One line a hit: time, type or the like, and the first words of what matched.
+/// What a line shows of a hit, whatever its source: of each list the first column that the row has, and its width.
+const SHOWN: &[(&[&str], usize)] = &[
+    (&["type", "qtype", "primary_category", "feed_title"], 22),
+    (&["repo_name", "qname", "arxiv_id", "link"], 40),
+    (&["actor_login", "rcode", "author_names", "authors"], 20),
+    (&["title", "ref", "description", "body", "client_ip", "summary"], 80),
+];
+
+/// One line a hit: time, what it is, what it is about, by whom, and its first words.
 pub(crate) fn print(answer: &Value) {
     let none = Vec::new();
     let hits = answer["hits"]["hits"].as_array().unwrap_or(&none);
     for hit in hits {
         let row = &hit["_source"];
-        let words = |name: &str| row[name].as_str().unwrap_or_default();
-        let title = [words("title"), words("ref"), words("description"), words("body")]
-            .into_iter()
-            .find(|text| !text.is_empty());
-        let title = output::first_words(title.unwrap_or_default(), 80);
-        output::line(&format!(
-            "{}  {:<22} {:<40} {:<20} {title}",
-            words("event_time"),
-            words("type"),
-            words("repo_name"),
-            words("actor_login")
-        ));
+        let mut line = row["event_time"].as_str().unwrap_or_default().to_owned();
+        for (columns, width) in SHOWN {
+            let words =
+                columns.iter().map(|name| row[name].as_str().or_else(|| row[name][0].as_str()).unwrap_or_default());
+            let words = words.into_iter().find(|words| !words.is_empty()).unwrap_or_default();
+            line.push_str(&format!("  {:<width$}", output::first_words(words, *width)));
+        }
+        output::line(line.trim_end());
     }
     let total = answer["hits"]["total"]["value"].as_u64().unwrap_or_default();
     output::line(&format!("{} of {total} hits in {} ms", hits.len(), answer["took"]));

@@ -17,7 +17,7 @@ pub(crate) struct Lag {
 pub(crate) async fn lags(broker: &Broker, source: &acquisition::Source) -> Result<[Lag; 2]> {
     let engines = &broker.engines;
     let topic = Topic::raw(source.id);
-    let end = engines.log.extents().await?.remove(&topic).unwrap_or_default().end();
+    let end = engines.log.extent(&topic).await?.end();
     let lag = async |store: &'static str, at: contract::Positions| -> Result<Lag> {
         let mut lag = Lag { store, records: 0, seconds: 0.0 };
         for (&partition, &end) in &end.0 {

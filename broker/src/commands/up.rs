@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use acquisition::OpenFile;
+use acquisition::{Collectors, OpenFile};
 use anyhow::{Context, Result};
-use contract::{Collector, Error};
+use contract::{Collector, Error, Webhook};
 use monitoring::{Health, Metrics, State};
 use serving::Services;
 use tokio::task::JoinSet;
@@ -28,11 +28,11 @@ pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Resul
     let mut work = broker.start(&drain).await?;
     let health = Arc::new(Health::new());
     let control = Arc::new(Control::new(broker.clone(), &work, stop.clone()));
-    let server =
-        serving::serve(&settings.serving, services(&broker, control, metrics, &health), stop.clone().cancelled_owned())
-            .await?;
+    let Collectors { polled, webhooks } = collectors(&broker, sample)?;
+    let services = services(&broker, control, webhooks, metrics, &health);
+    let server = serving::serve(&settings.serving, services, stop.clone().cancelled_owned()).await?;
     let _announced = running::announce(data, &server)?;
-    let mut collectors = start_collectors(&broker, sample, &stop)?;
+    let mut collectors = start_collectors(&broker, polled, &stop);
     greet(&broker, &server, sample);
     health.set("pipelines", State::Ready);
 
@@ -69,12 +69,20 @@ pub(crate) async fn asked_to_end() {
     }
 }
 
-fn services(broker: &Arc<Broker>, control: Arc<Control>, metrics: Metrics, health: &Arc<Health>) -> Services {
+fn services(
+    broker: &Arc<Broker>,
+    control: Arc<Control>,
+    webhooks: Vec<Arc<dyn Webhook>>,
+    metrics: Metrics,
+    health: &Arc<Health>,
+) -> Services {
     let (health, troubles) = (health.clone(), broker.engines.troubles.clone());
     let known = std::sync::Mutex::new(std::collections::BTreeSet::new());
     let ready = move || {
         // What is being tried again degrades; what works again is ready.
-        let present = troubles.all();
+        let mut present = troubles.all();
+        // Of many feeds some always fail: that is for the log and the metrics.
+        present.retain(|part, _| !part.contains("/feed/"));
         let mut known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         known.extend(present.keys().cloned());
         for part in known.iter() {
@@ -86,37 +94,46 @@ fn services(broker: &Arc<Broker>, control: Arc<Control>, metrics: Metrics, healt
         hot: broker.engines.hot.clone(),
         cold: broker.engines.cold.clone(),
         control,
+        webhooks,
         metrics: Arc::new(move || metrics.render()),
         health: Arc::new(ready),
     }
 }
 
+/// The collectors of all sources, as set; of the samples if so asked.
+fn collectors(broker: &Broker, sample: bool) -> contract::Result<Collectors> {
+    let context = broker.context();
+    let mut all = Collectors::default();
+    for source in broker.sources {
+        if sample {
+            let OpenFile { collector, .. } = (source.sample)(&context);
+            all.polled.push(collector);
+        } else {
+            let Collectors { polled, webhooks } = (source.collectors)(&broker.settings.acquisition, &context)?;
+            all.polled.extend(polled);
+            all.webhooks.extend(webhooks);
+        }
+    }
+    Ok(all)
+}
+
 /// One task a collector; a collector that ends (a sample) is no failure.
 fn start_collectors(
     broker: &Arc<Broker>,
-    sample: bool,
+    collectors: Vec<Box<dyn Collector>>,
     stop: &CancellationToken,
-) -> Result<JoinSet<contract::Result<()>>> {
-    let context = broker.context();
+) -> JoinSet<contract::Result<()>> {
     let mut tasks = JoinSet::new();
-    for source in broker.sources {
-        let collectors: Vec<Box<dyn Collector>> = if sample {
-            let OpenFile { collector, .. } = (source.sample)(&context);
-            vec![collector]
-        } else {
-            (source.collectors)(&broker.settings.acquisition(), &context)?
-        };
-        for mut collector in collectors {
-            let (broker, stop) = (broker.clone(), stop.clone());
-            tasks.spawn(async move {
-                let id = collector.id();
-                let collected = processing::collect(&mut *collector, &broker.engines, &stop, |_, _| {}).await?;
-                info!(collector = %id, records = collected.records, bytes = collected.bytes, "`{id}` has ended");
-                Ok(())
-            });
-        }
+    for mut collector in collectors {
+        let (broker, stop) = (broker.clone(), stop.clone());
+        tasks.spawn(async move {
+            let id = collector.id();
+            let collected = processing::collect(&mut *collector, &broker.engines, &stop, |_, _| {}).await?;
+            info!(collector = %id, records = collected.records, bytes = collected.bytes, "`{id}` has ended");
+            Ok(())
+        });
     }
-    Ok(tasks)
+    tasks
 }
 
 /// Resolves when a collector fails for good; never while all go on or have ended well.
@@ -133,8 +150,8 @@ async fn first_failure(collectors: &mut JoinSet<contract::Result<()>>) -> Error 
 
 fn greet(broker: &Broker, server: &serving::Server, sample: bool) {
     info!(http = %server.http, elasticsearch = %server.elasticsearch, "databroker {} serves `{}`", env!("CARGO_PKG_VERSION"), broker.data.display());
-    info!("search: http://{}/github/_search · SQL, status, metrics: http://{}/", server.elasticsearch, server.http);
+    info!("search: http://{}/SOURCE/_search · SQL, status, metrics: http://{}/", server.elasticsearch, server.http);
     if sample {
-        info!("samples: events of GH Archive with their times moved to end now; nothing is fetched");
+        info!("samples of all sources, with their times moved to end now; nothing is fetched");
     }
 }

@@ -14,7 +14,7 @@ pub(crate) async fn run(control: &Control, arguments: &Value) -> Result<Value> {
     for source in sources_of(arguments)? {
         if control.broker.access == Access::Write {
             let topic = contract::Topic::raw(source.id);
-            let extent = control.broker.engines.log.extents().await?.remove(&topic).unwrap_or_default();
+            let extent = control.broker.engines.log.extent(&topic).await?;
             control.pipeline(source.id)?.bring(extent.end()).await?;
         }
         let report = processing::verify::verify(&control.broker.engines, recipe(source), repair).await?;
