@@ -1,10 +1,12 @@
-//! How much of a backfill is the work of its libraries: the CPU-seconds of each stage alone, summed, divided by
-//! those of the whole, in one run on the same records.
+//! A backfill as a user runs it. For GitHub also how much of it is the work of its libraries: the CPU-seconds of each
+//! stage alone, summed, divided by those of the whole, in one run on the same records.
 //!
 //!     cargo bench -p databroker --bench backfill -- [--events N] FILE…
+//!     cargo bench -p databroker --bench backfill -- --source SOURCE [--copies N] FILE…
 //!
-//! Without files the shipped sample is repeated. Records are repeated with changed ids until there are N
-//! (default 500,000).
+//! GitHub's events are repeated with changed ids until there are N (default 500,000); without files the shipped sample
+//! is. Files of another source are read as they are, N copies of each (default 1) under other hashes, which makes other
+//! records of DNS messages.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
@@ -22,31 +24,36 @@ use rustix::time::{ClockId, clock_gettime};
 const RECORDS_AT_ONCE: usize = 8_192;
 
 fn main() -> anyhow::Result<()> {
-    let (events, files) = arguments();
+    let Arguments { source, events, copies, files } = arguments();
     let home = tempfile::tempdir()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let records = runtime.block_on(read(&files))?;
-    let repeats = events.div_ceil(records.len());
-    let (input, raw_bytes) = write_repeated(home.path(), &records, repeats)?;
-    let total = records.len() * repeats;
-    println!(
-        "{total} events, {:.0} MB raw, {:.0} MB gzip",
-        raw_bytes as f64 / 1e6,
-        input.metadata()?.len() as f64 / 1e6
-    );
+    match source.as_str() {
+        "github" => github_and_its_stages(home.path(), events, &files),
+        other => {
+            let copies = files.iter().flat_map(|file| (0..copies).map(move |number| (file, number)));
+            let inputs = copies.map(|(file, number)| write_copy(home.path(), file, number)).collect::<Result<Vec<_>, _>>()?;
+            run_whole(home.path(), other, &inputs).map(drop)
+        }
+    }
+}
 
-    let whole = run_whole(home.path(), &home.path().join("input.json.gz"), raw_bytes, total)?;
+fn github_and_its_stages(home: &Path, events: usize, files: &[PathBuf]) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let records = runtime.block_on(read(files))?;
+    let repeats = events.div_ceil(records.len());
+    let input = home.join("input.json.gz");
+    write_repeated(&input, &records, repeats)?;
+    let whole = run_whole(home, "github", std::slice::from_ref(&input))?;
     let batches: Vec<Rows> = records.chunks(RECORDS_AT_ONCE).map(rows_of).collect();
     let stages = [
-        ("gunzip", cpu(|| gunzip(&home.path().join("input.json.gz")))?),
+        ("gunzip", cpu(|| gunzip(&input))?),
         (
             "parse to columns",
             cpu(|| repeat(repeats, || records.chunks(RECORDS_AT_ONCE).for_each(|some| drop(rows_of(some)))))?,
         ),
-        ("log append", cpu(|| runtime.block_on(append(home.path(), &records, repeats)))?),
-        ("tantivy", cpu(|| index(home.path(), &batches, repeats))?),
-        ("Parquet silver", cpu(|| parquet(home.path(), &batches, repeats, |rows| &rows.silver))?),
-        ("Parquet bronze", cpu(|| parquet(home.path(), &batches, repeats, |rows| &rows.bronze))?),
+        ("log append", cpu(|| runtime.block_on(append(home, &records, repeats)))?),
+        ("tantivy", cpu(|| index(home, &batches, repeats))?),
+        ("Parquet silver", cpu(|| parquet(home, &batches, repeats, |rows| &rows.silver))?),
+        ("Parquet bronze", cpu(|| parquet(home, &batches, repeats, |rows| &rows.bronze))?),
     ];
     let sum: f64 = stages.iter().map(|(_, seconds)| seconds).sum();
     println!("\n| stage alone | CPU-s |\n| --- | --- |");
@@ -57,17 +64,26 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn arguments() -> (usize, Vec<PathBuf>) {
-    let mut events = 500_000;
-    let mut files = Vec::new();
+struct Arguments {
+    source: String,
+    events: usize,
+    copies: usize,
+    files: Vec<PathBuf>,
+}
+
+fn arguments() -> Arguments {
+    let mut arguments = Arguments { source: "github".to_owned(), events: 500_000, copies: 1, files: Vec::new() };
     let mut given = std::env::args().skip(1).filter(|word| word != "--bench");
     while let Some(word) = given.next() {
+        let mut number = || given.next().and_then(|count| count.parse().ok()).expect("a number follows");
         match word.as_str() {
-            "--events" => events = given.next().and_then(|count| count.parse().ok()).expect("--events N"),
-            file => files.push(PathBuf::from(file)),
+            "--events" => arguments.events = number(),
+            "--copies" => arguments.copies = number(),
+            "--source" => arguments.source = given.next().expect("a source follows"),
+            file => arguments.files.push(PathBuf::from(file)),
         }
     }
-    (events, files)
+    arguments
 }
 
 fn github() -> &'static Source {
@@ -136,40 +152,63 @@ async fn read(files: &[PathBuf]) -> anyhow::Result<Vec<RawRecord>> {
     Ok(records)
 }
 
-/// All records as many times as asked, each time with other ids, one to a line; their bytes.
-fn write_repeated(home: &Path, records: &[RawRecord], repeats: usize) -> anyhow::Result<(File, u64)> {
-    let path = home.join("input.json.gz");
-    let mut out = GzEncoder::new(BufWriter::new(File::create(&path)?), Compression::new(6));
-    let mut raw_bytes = 0;
+/// All records as many times as asked, each time with other ids, one to a line.
+fn write_repeated(path: &Path, records: &[RawRecord], repeats: usize) -> anyhow::Result<()> {
+    let mut out = GzEncoder::new(BufWriter::new(File::create(path)?), Compression::new(6));
     for turn in 0..repeats {
         for record in records {
             let old = format!("\"id\":\"{}\"", record.id);
             let new = format!("\"id\":\"{}{turn:04}\"", record.id);
             let body = String::from_utf8_lossy(&record.body).replacen(&old, &new, 1);
             let line: String = body.lines().collect();
-            raw_bytes += line.len() as u64 + 1;
             writeln!(out, "{line}")?;
         }
     }
     out.finish()?.flush()?;
-    Ok((File::open(path)?, raw_bytes))
+    Ok(())
+}
+
+/// The bytes of a file, or of what is in it if it is packed by xz, in zstd frames; one that readers skip has the number,
+/// so that each copy has another hash.
+fn write_copy(home: &Path, file: &Path, number: usize) -> anyhow::Result<PathBuf> {
+    let name = file.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let mut bytes = std::fs::read(file)?;
+    if name.ends_with(".xz") {
+        let mut unpacked = Vec::new();
+        liblzma::read::XzDecoder::new_multi_decoder(&bytes[..]).read_to_end(&mut unpacked)?;
+        bytes = unpacked;
+    }
+    let path = home.join(format!("{number}-{name}.zst"));
+    let mut packed = zstd::encode_all(&bytes[..], 1)?;
+    let number = (number as u64).to_le_bytes();
+    // The magic number of skippable frames, and the length. Source: RFC 8878, section 3.1.2.
+    packed.extend([&0x184d_2a50_u32.to_le_bytes()[..], &8_u32.to_le_bytes(), &number].concat());
+    std::fs::write(&path, packed)?;
+    Ok(path)
 }
 
 /// Runs the program; says its speed and memory, answers its CPU-seconds.
-fn run_whole(home: &Path, input: &Path, raw_bytes: u64, events: usize) -> anyhow::Result<f64> {
+fn run_whole(home: &Path, source: &str, inputs: &[PathBuf]) -> anyhow::Result<f64> {
     use wait4::Wait4;
     let mut command = Command::new(env!("CARGO_BIN_EXE_databroker"));
-    command.env("DATABROKER_HOT_RETENTION_DAYS", "0").stdout(Stdio::inherit());
-    command.arg("--data").arg(home.join("data")).args(["backfill", "github"]).arg(input);
+    command.env("DATABROKER_HOT_RETENTION_DAYS", "0").stdout(Stdio::piped());
+    command.arg("--json").arg("--data").arg(home.join("data")).args(["backfill", source]).args(inputs);
     let started = Instant::now();
-    let ended = command.spawn()?.wait4()?;
+    let mut child = command.spawn()?;
+    let mut summary = String::new();
+    child.stdout.take().expect("it is piped").read_to_string(&mut summary)?;
+    let ended = child.wait4()?;
     let seconds = started.elapsed().as_secs_f64();
     anyhow::ensure!(ended.status.success(), "the backfill failed: {}", ended.status);
+    let summary: serde_json::Value = serde_json::from_str(&summary)?;
+    let count = |name: &str| summary[name].as_f64().unwrap_or_default();
     let cpu = (ended.rusage.utime + ended.rusage.stime).as_secs_f64();
+    let (records, bytes) = (count("records"), count("bytes"));
+    println!("{records} records, {:.0} MB raw, {} rows, {} duplicates, {} rejects", bytes / 1e6, summary["rows"], summary["duplicates"], summary["rejects"]);
     println!(
-        "| events/s | MB/s | seconds | CPU-s | peak MB |\n| --- | --- | --- | --- | --- |\n| {:.0} | {:.1} | {seconds:.1} | {cpu:.1} | {:.0} |",
-        events as f64 / seconds,
-        raw_bytes as f64 / seconds / 1e6,
+        "| records/s | MB/s | seconds | CPU-s | peak MB |\n| --- | --- | --- | --- | --- |\n| {:.0} | {:.1} | {seconds:.1} | {cpu:.1} | {:.0} |",
+        records / seconds,
+        bytes / seconds / 1e6,
         ended.rusage.maxrss as f64 / 1e6,
     );
     Ok(cpu)
