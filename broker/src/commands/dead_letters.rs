@@ -217,3 +217,111 @@ pub(crate) fn print(answer: &Value) {
 pub(crate) fn print_replay(answer: &Value) {
     output::line(&format!("{} dead letters became rows, {} stay", answer["rows"], answer["open"]));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use contract::{Processor, Reject, RowBuilder};
+    use processing::{CommitPolicy, Flush, Pipeline, Recipe};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::broker::Access;
+    use crate::settings::Settings;
+
+    /// An older version, which understands nothing.
+    struct Refuses;
+
+    impl Processor for Refuses {
+        fn process(&self, _: &RawRecord, _: &mut RowBuilder) -> Result<(), Reject> {
+            Err(Reject::new("made", "it is not understood yet"))
+        }
+    }
+
+    fn record(id: &str, body: String) -> RawRecord {
+        let time = Timestamp::parse_rfc3339("2026-01-01T00:00:00Z").unwrap();
+        RawRecord { id: id.into(), event_time: time, fetched_at: time, body: body.into() }
+    }
+
+    /// Logs records, and has both stores take them as that version did.
+    async fn reject_all(broker: &Broker, source: &'static Source, records: Vec<RawRecord>) {
+        let harvest = Harvest {
+            source: source.id,
+            collector: CollectorId("github/made".to_owned()),
+            records,
+            coverage: Vec::new(),
+            cursor: Cursor("1".to_owned()),
+            poll_again_in: None,
+            acknowledge: None,
+        };
+        broker.engines.log.append(&harvest).await.unwrap();
+        let policy = || {
+            let interval = std::time::Duration::from_millis(10);
+            CommitPolicy { interval, backlog_interval: interval, bytes_max: 1 }
+        };
+        let pipeline = Pipeline {
+            engines: broker.engines.clone(),
+            recipe: Recipe { schema: source.schema, processor: &Refuses },
+            hot: policy(),
+            cold: policy(),
+            batch_bytes_max: 1 << 20,
+        };
+        let stop = CancellationToken::new();
+        let mut running = pipeline.start(stop.clone()).await.unwrap();
+        let until = broker.engines.log.extent(&Topic::raw(source.id)).await.unwrap().end();
+        let (done, heard) = tokio::sync::oneshot::channel();
+        running.flusher().send(Flush { until, done }).await.unwrap();
+        heard.await.unwrap();
+        stop.cancel();
+        running.ended().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_understood_now_becomes_rows_and_the_rest_is_not_logged_again() {
+        let home = tempfile::tempdir().unwrap();
+        let broker = Arc::new(Broker::open(&Settings::default(), home.path(), Access::Write).await.unwrap());
+        let source = acquisition::source("github").unwrap();
+        let event = |id: &str| format!(r#"{{"id":"{id}","type":"X","created_at":"2026-01-01T00:00:00Z"}}"#);
+        let mut records: Vec<_> = ["1", "2", "3"].map(|id| record(id, event(id))).to_vec();
+        records.push(record("4", "no event".to_owned()));
+        reject_all(&broker, source, records).await;
+
+        let stop = CancellationToken::new();
+        let work = broker.start(&stop).await.unwrap();
+        let control = Control::new(broker.clone(), &work, stop.clone());
+        let asked = json!({"source": "github"});
+        assert_eq!(list(&broker, &asked).await.unwrap()["total"], json!(4));
+        let replayed = replay(&control, &asked).await.unwrap();
+        assert_eq!(replayed, json!({"replayed": 3, "rows": 3, "open": 1}));
+        let again = replay(&control, &asked).await.unwrap();
+        assert_eq!(again, json!({"replayed": 0, "rows": 0, "open": 1}));
+        let cold = &*broker.engines.cold;
+        assert_eq!(output::count(cold, "SELECT count(*) FROM silver.github").await.unwrap(), 3);
+        assert_eq!(output::count(cold, "SELECT count(*) FROM bronze.github").await.unwrap(), 7);
+        stop.cancel();
+        work.drained().await.unwrap();
+    }
+
+    #[test]
+    fn an_append_is_full_before_a_letter_would_make_it_too_large() {
+        let body = Bytes::from(vec![0; HARVEST_BYTES_MAX / 2]);
+        let time = Timestamp::default();
+        let letter = Letter {
+            partition: 0,
+            offset: 0,
+            id: "1".to_owned(),
+            event_time: time,
+            fetched_at: time,
+            appended_at: time,
+            kind: String::new(),
+            reason: String::new(),
+            body,
+        };
+        let mut ready = Ready::default();
+        for is_full in [false, false, true] {
+            assert_eq!(ready.is_full(&letter), is_full);
+            ready.push(&letter);
+        }
+    }
+}
