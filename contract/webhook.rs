@@ -9,8 +9,10 @@ pub trait Webhook: Send + Sync {
     /// The path below `/webhooks/`, and of all that is asked below it: `github`, `news`.
     fn path(&self) -> &'static str;
 
-    /// Looks at a request whose body is not read yet and empty here: how many bytes of it are taken. An answer refuses
-    /// the request, so that whoever is plainly no sender fills no memory.
+    /// Looks at a request whose body is not read yet and empty here: how many bytes of it are taken.
+    ///
+    /// # Errors
+    /// The answer that refuses the request, so that whoever is plainly no sender fills no memory.
     fn admit(&self, head: &WebhookRequest) -> Result<usize, WebhookAnswer>;
 
     /// Answers a request. A status of success is said only when what the request brought is on disk.
