@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use crate::hexadecimal::hexadecimal;
 use crate::unpack::{Form, READ_BYTES_MAX, Unpacked};
 use crate::{Context, HarvestSize, OpenFile};
 
@@ -364,8 +365,4 @@ pub(crate) fn hash_start(path: &Path, bytes_max: u64) -> io::Result<(String, u64
         }
     }
     Ok((hexadecimal(&hasher.finalize()), length))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -53,3 +53,9 @@ pub(crate) fn with_causes(error: reqwest::Error) -> String {
     }
     text
 }
+
+/// Headers for a test.
+#[cfg(test)]
+pub(crate) fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+}

@@ -19,6 +19,7 @@ mod columns;
 pub mod dns;
 mod file;
 pub mod github;
+mod hexadecimal;
 mod http;
 pub mod news;
 mod push;
@@ -73,13 +74,12 @@ impl fmt::Debug for Source {
 /// The source of a name.
 ///
 /// # Errors
-/// `Change` when there is none; the error lists those that are known, and the nearest.
+/// `Change` when there is none; the error lists those that are known, and the one that is near.
 pub fn source(name: &str) -> Result<&'static Source> {
     SOURCES.iter().find(|source| source.id.0 == name).ok_or_else(|| {
-        let known = SOURCES.iter().map(|source| source.id.0).collect::<Vec<_>>().join(", ");
-        let nearest = SOURCES.iter().map(|source| source.id.0).min_by_key(|known| strsim::levenshtein(known, name));
-        let nearest = nearest.map(|nearest| format!("; nearest: {nearest}")).unwrap_or_default();
-        Error::change(format!("open source `{name}` (known: {known}{nearest})"))
+        let known = || SOURCES.iter().map(|source| source.id.0);
+        let all = known().collect::<Vec<_>>().join(", ");
+        Error::change(format!("open source `{name}` (known: {all}){}", contract::nearest(name, known())))
     })
 }
 
@@ -159,7 +159,7 @@ mod tests {
         let error = source("gihub").expect_err("there is none");
         assert_eq!(
             error.to_string(),
-            "failed to open source `gihub` (known: arxiv, dns, github, news; nearest: github)"
+            "failed to open source `gihub` (known: arxiv, dns, github, news); did you mean `github`?"
         );
         assert_eq!(source("github").expect("there is").id.0, "github");
     }

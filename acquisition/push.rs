@@ -1,17 +1,27 @@
 //! Records that others hand in: from whoever takes them, through a bounded queue, into harvests; and the word back that
 //! they are on disk.
+//!
+//! What is handed in twice must count once, also when nothing in it says when it happened. An id counts within its period
+//! of event time, so such a record keeps the time at which it came first: the cursor remembers the last of them.
+
+use std::collections::VecDeque;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use contract::{Acknowledge, Collector, CollectorId, Cursor, Harvest, RawRecord, Result, SourceId};
+use contract::{Acknowledge, Collector, CollectorId, Cursor, Error, Harvest, RawRecord, Result, SourceId, Timestamp};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::HarvestSize;
 
 /// Deliveries that wait; whoever brings more waits too.
 const WAITING_MAX: usize = 64;
+
+/// Records without a time of their own that are remembered: 15 KB of cursor. They are rare (memberships, permissions), so
+/// this reaches back over the days in which a sender may send again.
+const REMEMBERED_MAX: usize = 256;
 
 /// Where deliveries are handed in. Cheap to clone.
 #[derive(Clone)]
@@ -37,6 +47,46 @@ impl Inbox {
     }
 }
 
+/// When records came first that state no time, oldest first; the cursor.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Memory {
+    first_seen: VecDeque<(String, Timestamp)>,
+}
+
+impl Memory {
+    fn read(cursor: &Cursor, collector: &CollectorId) -> Result<Self> {
+        if cursor.0.is_empty() {
+            return Ok(Self::default());
+        }
+        serde_json::from_str(&cursor.0)
+            .map_err(|error| Error::stop(format!("read the cursor of `{collector}`")).because(error))
+    }
+
+    fn cursor(&self) -> Result<Cursor> {
+        if self.first_seen.is_empty() {
+            return Ok(Cursor::default());
+        }
+        let text = serde_json::to_string(self).map_err(|error| Error::stop("write a cursor").because(error))?;
+        Ok(Cursor(text))
+    }
+
+    /// Gives a record that states no time the one at which its id came first.
+    fn date(&mut self, record: &mut RawRecord) {
+        if record.event_time != record.fetched_at {
+            return;
+        }
+        if let Some((_, time)) = self.first_seen.iter().find(|(id, _)| id == record.id.as_str()) {
+            record.event_time = *time;
+            return;
+        }
+        if self.first_seen.len() == REMEMBERED_MAX {
+            self.first_seen.pop_front();
+        }
+        self.first_seen.push_back((record.id.to_string(), record.fetched_at));
+    }
+}
+
 /// Harvests what is handed in. There is nothing to resume: what was not acknowledged is sent again.
 pub(crate) struct PushCollector {
     source: SourceId,
@@ -53,7 +103,8 @@ pub(crate) fn channel(source: SourceId, id: &str, size: HarvestSize) -> (Inbox, 
 
 impl PushCollector {
     /// The first delivery and all that wait behind it, as far as a harvest goes.
-    fn harvest(&mut self, first: Delivery, cursor: &Cursor) -> Harvest {
+    fn harvest(&mut self, first: Delivery, cursor: &Cursor) -> Result<Harvest> {
+        let mut memory = Memory::read(cursor, &self.id)?;
         let (mut records, mut waiting) = (first.records, vec![first.on_disk]);
         let mut bytes: usize = records.iter().map(|record| record.body.len()).sum();
         while records.len() < self.size.records_max && bytes < self.size.bytes_max {
@@ -62,6 +113,7 @@ impl PushCollector {
             records.extend(next.records);
             waiting.push(next.on_disk);
         }
+        records.iter_mut().for_each(|record| memory.date(record));
         let waiting = Arc::new(Mutex::new(waiting));
         let acknowledge = Acknowledge::new(move || {
             for sender in waiting.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
@@ -69,15 +121,15 @@ impl PushCollector {
                 let _gone = sender.send(());
             }
         });
-        Harvest {
+        Ok(Harvest {
             source: self.source,
             collector: self.id.clone(),
             records,
             coverage: Vec::new(),
-            cursor: cursor.clone(),
+            cursor: memory.cursor()?,
             poll_again_in: Some(Duration::ZERO),
             acknowledge: Some(acknowledge),
-        }
+        })
     }
 }
 
@@ -89,7 +141,7 @@ impl Collector for PushCollector {
 
     async fn poll(&mut self, cursor: &Cursor) -> Result<Harvest> {
         match self.queue.recv().await {
-            Some(first) => Ok(self.harvest(first, cursor)),
+            Some(first) => self.harvest(first, cursor),
             // Nobody is left who could hand anything in.
             None => std::future::pending().await,
         }
@@ -97,7 +149,7 @@ impl Collector for PushCollector {
 
     async fn drain(&mut self, cursor: &Cursor) -> Result<Option<Harvest>> {
         self.queue.close();
-        Ok(self.queue.try_recv().ok().map(|first| self.harvest(first, cursor)))
+        self.queue.try_recv().ok().map(|first| self.harvest(first, cursor)).transpose()
     }
 }
 
@@ -125,6 +177,36 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!delivery.is_finished(), "it is not on disk yet");
         harvest.acknowledge.as_ref().unwrap().on_disk();
+        assert_eq!(delivery.await.unwrap(), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_record_without_a_time_keeps_the_one_at_which_it_came_first() {
+        let (inbox, mut collector) = channel(SourceId("made"), "made/pushed", HarvestSize::default());
+        let deliver = |records: Vec<RawRecord>| {
+            let inbox = inbox.clone();
+            tokio::spawn(async move { inbox.deliver(records).await })
+        };
+        let at = |id: &str, event_time, fetched_at| RawRecord {
+            event_time: Timestamp(event_time),
+            fetched_at: Timestamp(fetched_at),
+            ..record(id)
+        };
+        deliver(vec![at("none", 10, 10), at("stated", 5, 10)]);
+        let first = collector.poll(&Cursor::default()).await.unwrap();
+        assert!(!first.cursor.0.contains("stated"), "{:?}", first.cursor);
+        // Another process, days later; and many that come between.
+        let (again, mut collector) = channel(SourceId("made"), "made/pushed", HarvestSize::default());
+        let mut records = vec![at("none", 99, 99), at("stated", 5, 99)];
+        records.extend((0..REMEMBERED_MAX as i64).map(|number| at(&format!("other {number}"), 100, 100)));
+        records.push(at("none", 101, 101));
+        let delivery = tokio::spawn(async move { again.deliver(records).await });
+        let second = collector.poll(&first.cursor).await.unwrap();
+        let times: Vec<i64> = second.records.iter().map(|record| record.event_time.0).collect();
+        assert_eq!((times[0], times[1]), (10, 5));
+        assert_eq!(times.last(), Some(&101), "what came too long ago is forgotten");
+        assert!(second.cursor.0.len() < 16 << 10);
+        second.acknowledge.unwrap().on_disk();
         assert_eq!(delivery.await.unwrap(), Ok(()));
     }
 

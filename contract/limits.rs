@@ -2,7 +2,8 @@
 
 /// Bytes of one record's body that a processor looks at; a larger record becomes a dead letter.
 /// GitHub's largest event seen is 0.25 MB and its webhooks stop at 25 MB; one record must never be
-/// what fills the memory, so the limit lies between.
+/// what fills the memory, so the limit lies between. A webhook's delivery beyond it is refused (413), since its sender
+/// hears of it; what was polled or read from a file becomes the dead letter.
 pub const RECORD_BYTES_MAX: usize = 8 << 20;
 
 /// Bytes of one record's body that the log keeps; the rest of a larger one is cut off, and its dead letter
@@ -30,9 +31,12 @@ pub const QUEUED_BATCHES_MAX: usize = 2;
 /// A single busy day of GitHub may exceed it alone and is then kept alone.
 pub const KNOWN_IDS_MAX: usize = 2_000_000;
 
-/// Bytes of a webhook's request. GitHub caps its payloads at 25 MB; other senders' are far smaller. Source:
-/// <https://docs.github.com/en/webhooks/webhook-events-and-payloads>.
-pub const WEBHOOK_BYTES_MAX: usize = 25 << 20;
+/// Bytes of a webhook's request that comes as a form, in which a record's JSON takes half as much again.
+pub const WEBHOOK_FORM_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX;
+
+/// Requests of one webhook whose bodies are in memory at a time, from the body's first byte to the answer: with the
+/// limits above, and twice the bytes while a body is put together, at most 128 MiB.
+pub const WEBHOOK_REQUESTS_MAX: usize = 4;
 
 /// How far an event may lie after its fetch. Clocks differ by seconds; a day covers every time zone slip.
 pub const FUTURE_SECONDS_MAX: u64 = 86_400;

@@ -41,6 +41,7 @@ metrics! {
     COLLECTED_BYTES = "databroker_collected_bytes_total", Counter, ["source", "collector"], "Bytes of bodies appended to the log.";
     COLLECTOR_ERRORS = "databroker_collector_errors_total", Counter, ["source", "collector"], "Polls that failed.";
     COLLECTOR_LAST_SUCCESS = "databroker_collector_last_success_timestamp_seconds", Gauge, ["source", "collector"], "Unix time of the last poll that succeeded.";
+    COLLECTOR_INTERVAL = "databroker_collector_interval_seconds", Gauge, ["source", "collector"], "Time until the next poll is due; 0 where others decide, by pushing, or where there is no more.";
     COVERAGE_MISSED_RECORDS = "databroker_coverage_missed_records_total", Counter, ["source", "collector"], "Records known to be missed, estimated.";
     RECEIVED_RECORDS = "databroker_received_records_total", Counter, ["source", "collector"], "Records that were pushed to a collector, kept or not: those collected, queued and lost together.";
     LOST_RECORDS = "databroker_lost_records_total", Counter, ["source", "collector", "reason"], "Records that were pushed to a collector and not kept, by reason.";

@@ -2,12 +2,18 @@
 
 use async_trait::async_trait;
 
-/// Answers requests below one path. Whoever serves HTTP limits their size and time, and asks for no token: a webhook
+/// Answers requests below one path. Whoever serves HTTP limits their number and time, and asks for no token: a webhook
 /// checks the sender itself, by a signature.
 #[async_trait]
 pub trait Webhook: Send + Sync {
     /// The path below `/webhooks/`, and of all that is asked below it: `github`, `news`.
     fn path(&self) -> &'static str;
+
+    /// Looks at a request whose body is not read yet and empty here: how many bytes of it are taken.
+    ///
+    /// # Errors
+    /// The answer that refuses the request, so that whoever is plainly no sender fills no memory.
+    fn admit(&self, head: &WebhookRequest) -> Result<usize, WebhookAnswer>;
 
     /// Answers a request. A status of success is said only when what the request brought is on disk.
     async fn receive(&self, request: WebhookRequest) -> WebhookAnswer;
@@ -24,7 +30,7 @@ pub struct WebhookRequest {
     pub query: Vec<(String, String)>,
     /// Headers in order, names in lower case; those whose value is no text are left out.
     pub headers: Vec<(String, String)>,
-    /// The body, at most [`crate::limits::WEBHOOK_BYTES_MAX`].
+    /// The body, at most as long as [`Webhook::admit`] said.
     pub body: bytes::Bytes,
 }
 

@@ -54,12 +54,6 @@ impl Health {
         self.lock().remove(part);
     }
 
-    /// The answer of `/health/live`: that there is one is the answer. What has failed is told by `ready`; a
-    /// process that must be started anew ends by itself.
-    pub fn live(&self) -> (bool, Value) {
-        (true, json!({"status": "live"}))
-    }
-
     /// The answer of `/health/ready`: whether requests should come here, and
     /// `{"status":"degraded","parts":{"log":{"status":"degraded","reason":"…"},"hot":{"status":"ready"}}}`.
     pub fn ready(&self) -> (bool, Value) {
@@ -99,7 +93,6 @@ mod tests {
     #[test]
     fn a_process_is_not_ready_before_its_first_part() {
         assert_eq!(Health::new().ready(), (false, json!({"status": "starting", "parts": {}})));
-        assert!(Health::new().live().0);
     }
 
     #[test]

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use contract::{Clock, ColdStore, HotStore, Log, Processor, RowSchema};
 
-pub use collect::{Collected, collect};
+pub use collect::{Collected, append, collect};
 pub use coverage::run_coverage;
 pub use pipeline::{Flush, Pipeline, PipelineHandle};
 pub use store_loop::CommitPolicy;

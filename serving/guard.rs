@@ -5,7 +5,7 @@
 //! | a page of another site posts to this port | a request with an `Origin` that is not its own `Host` is refused |
 //! | a page's name is pointed at this machine (DNS rebinding) | without a token only local names are taken as `Host` |
 //! | somebody on the network | an address that others reach needs a token |
-//! | somebody posts to a webhook | it takes signed requests only, which it checks itself |
+//! | somebody posts to a webhook | it takes signed requests only, which it checks itself, and no slot of others |
 //! | more work than there is memory | a fixed number of requests at a time, a deadline for each, a limit for bodies |
 
 use std::net::IpAddr;
@@ -56,6 +56,15 @@ pub(crate) struct Refusal {
     pub(crate) reason: String,
 }
 
+/// How long a body may be.
+#[derive(Clone, Copy)]
+pub(crate) struct BodyLimit {
+    /// Bytes, also after it was unpacked.
+    pub(crate) bytes: usize,
+    /// Whose limit it is, for whoever exceeds it.
+    pub(crate) name: &'static str,
+}
+
 impl Guard {
     pub(crate) fn new(door: Door, settings: &Settings, slots: Arc<Semaphore>) -> Self {
         Self {
@@ -71,7 +80,7 @@ impl Guard {
         if let Some(origin) = text(headers, header::ORIGIN) {
             check_origin(origin, host)?;
         }
-        if self.door == Door::Http && path.starts_with(api::WEBHOOKS) {
+        if self.is_webhook(path) {
             // The sender knows another name of this host, and no token: the webhook checks its signature.
             return Ok(());
         }
@@ -82,9 +91,14 @@ impl Guard {
         if needs_token { check_token(headers, token_hash) } else { Ok(()) }
     }
 
+    fn is_webhook(&self, path: &str) -> bool {
+        self.door == Door::Http && path.starts_with(api::WEBHOOKS)
+    }
+
     fn admit(&self, path: &str) -> Result<Admission, Refusal> {
         let deadline = Instant::now() + self.request_time_max;
-        if self.door == Door::Http && ALWAYS_ANSWERED.contains(&path) {
+        let takes_none = self.door == Door::Http && ALWAYS_ANSWERED.contains(&path) || self.is_webhook(path);
+        if takes_none {
             return Ok(Admission { _slot: None, deadline });
         }
         match Arc::clone(&self.slots).try_acquire_owned() {
@@ -116,11 +130,16 @@ impl Guard {
 /// Lets a request in, or answers why not.
 pub(crate) async fn watch(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
+    let is_webhook = guard.is_webhook(path);
     let admitted = guard.check(path, request.headers()).and_then(|()| guard.admit(path));
     let admission = match admitted {
         Ok(admission) => admission,
         Err(refusal) => return guard.refuse(refusal),
     };
+    if is_webhook {
+        // It has deadlines of its own, and counts what does not keep them.
+        return next.run(request).await;
+    }
     request.extensions_mut().insert(admission.clone());
     match timeout_at(admission.deadline, next.run(request)).await {
         Ok(response) => response,
@@ -214,11 +233,12 @@ fn is_same(token: &[u8], token_hash: &[u8; 32]) -> bool {
 /// The whole body, unpacked if it is gzip.
 ///
 /// # Errors
-/// 413 for more than `bytes_max`, 415 for another encoding, 400 for a body that is cut or damaged.
-pub(crate) async fn read_body(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Bytes, Refusal> {
+/// 413 for more than the limit, 415 for another encoding, 400 for a body that is cut or damaged.
+pub(crate) async fn read_body(headers: &HeaderMap, body: Body, limit: BodyLimit) -> Result<Bytes, Refusal> {
+    let BodyLimit { bytes: bytes_max, name } = limit;
     let refuse = |status, kind, reason| Err(Refusal { status, kind, reason });
     let too_long = || {
-        let reason = format!("the body has more than {bytes_max} bytes (`serving.body_bytes_max`)");
+        let reason = format!("the body has more than {bytes_max} bytes ({name})");
         refuse(StatusCode::PAYLOAD_TOO_LARGE, "content_too_long_exception", reason)
     };
     // What is announced as too long is not waited for.

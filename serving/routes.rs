@@ -6,9 +6,10 @@ use axum::Router;
 use axum::http::Method;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
+use contract::limits::WEBHOOK_REQUESTS_MAX;
 use tokio::sync::Semaphore;
 
-use crate::guard::{self, Guard};
+use crate::guard::{self, BodyLimit, Guard};
 use crate::{Services, Settings, api, elasticsearch};
 
 /// One of the two ports.
@@ -38,7 +39,9 @@ pub struct Route {
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) services: Services,
-    pub(crate) body_bytes_max: usize,
+    pub(crate) body_limit: BodyLimit,
+    /// As many slots as each of `services.webhooks` has, in their order.
+    pub(crate) webhook_slots: Arc<[Semaphore]>,
 }
 
 const GET: &[&str] = &["GET"];
@@ -87,7 +90,11 @@ routes! {
 /// The endpoints of one port behind their guard.
 pub(crate) fn router(door: Door, settings: &Settings, services: Services, slots: Arc<Semaphore>) -> Router {
     let guard = Arc::new(Guard::new(door, settings, slots));
-    let app = App { services, body_bytes_max: settings.body_bytes_max };
+    let app = App {
+        body_limit: BodyLimit { bytes: settings.body_bytes_max, name: "`serving.body_bytes_max`" },
+        webhook_slots: services.webhooks.iter().map(|_| Semaphore::new(WEBHOOK_REQUESTS_MAX)).collect(),
+        services,
+    };
     let routes = ROUTES.iter().filter(|route| route.door == door);
     let router =
         routes.fold(Router::new(), |router, route| router.route(route.path, (route.handler)(filter(route.methods))));

@@ -20,10 +20,12 @@ pub struct Settings {
     pub token: Secret,
     /// Bytes of one request's body, also after it was unpacked. A search with 65,536 terms is below 2 MB.
     pub body_bytes_max: usize,
-    /// Seconds until a request is answered, or a SQL result is sent, and else given up. Commands are not limited.
+    /// Seconds until a request is answered, or a SQL result is sent, and else given up. Commands are not limited, and a
+    /// webhook has its sender's patience.
     pub request_seconds_max: u64,
     /// Searches, SQL queries and commands at a time; one more is told to come later (429). With `body_bytes_max` it
-    /// bounds the memory for bodies to 128 MB. Metrics and health are always answered.
+    /// bounds the memory for their bodies to 128 MB. Metrics and health are always answered, and webhooks have limits
+    /// of their own.
     pub concurrent_requests_max: usize,
     /// Connections at a time and port; one more waits. Each costs about 30 KB.
     pub connections_max: usize,

@@ -11,10 +11,10 @@ use super::edns::{Edns, EdnsOption, extended_error_name, option_name};
 use super::entropy::entropy;
 use super::message::{HEADER_BYTES, Header, Message, Question, Record, Section};
 use super::name::labels;
-use super::rdata::push_hex;
 use super::schema;
 use super::suffix;
 use super::types::{push_opcode, push_rcode};
+use crate::hexadecimal::hexadecimal;
 
 /// Where the highest bit of a class has a meaning of its own: RFC 6762, sections 5.4 and 10.2.
 const MDNS_PORT: u32 = 5353;
@@ -251,10 +251,4 @@ fn write_name(place: usize, push: fn(u16, &mut Vec<u8>), number: u16, row: &mut 
     let mut name = Vec::with_capacity(16);
     push(number, &mut name);
     row.text(place, str::from_utf8(&name).unwrap_or_default());
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    let mut out = Vec::with_capacity(bytes.len() * 2);
-    push_hex(bytes, &mut out);
-    String::from_utf8(out).unwrap_or_default()
 }

@@ -52,7 +52,7 @@ impl Limits {
         Self {
             remaining: number("x-ratelimit-remaining"),
             reset_in,
-            poll_interval: number("x-poll-interval").map(Duration::from_secs),
+            poll_interval: number("x-poll-interval").map(|seconds| Duration::from_secs(seconds).min(WAIT_MAX)),
             retry_after: retry_after(headers, now),
         }
     }
@@ -109,12 +109,9 @@ pub(super) fn next_page(headers: &HeaderMap, this: &Url) -> Option<Url> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::headers;
 
     const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
-
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
-    }
 
     #[test]
     fn the_wait_is_what_github_says() {
@@ -142,6 +139,8 @@ mod tests {
         assert_eq!(limits("60").pace(3), Duration::from_secs(180));
         assert_eq!(limits("2").pace(3), Duration::from_secs(3600));
         assert_eq!(Limits::default().pace(3), Duration::ZERO);
+        let endless = Limits::of(&headers(&[("x-poll-interval", "18446744073709551615")]), NOW);
+        assert_eq!(endless.poll_interval, Some(WAIT_MAX));
     }
 
     #[test]

@@ -101,6 +101,10 @@ struct Visit {
 /// The collectors of all feeds that are set.
 pub(crate) fn collectors(settings: &crate::Settings, context: &Context) -> Result<Collectors> {
     let settings = &settings.github;
+    let twice = settings.feeds.iter().enumerate().find(|(place, feed)| settings.feeds[..*place].contains(feed));
+    if let Some((_, feed)) = twice {
+        return Err(Error::change(format!("use `github.feeds`: `{feed}` stands in it twice, should once")));
+    }
     let http = client(settings)?;
     let feed = |name: &String| -> Result<Box<dyn Collector>> {
         let url = format!("{}/{}?per_page=100", settings.base_url.trim_end_matches('/'), feed_path(name)?);
@@ -160,7 +164,12 @@ fn client(settings: &Settings) -> Result<Client> {
     }
     let same_host = redirect::Policy::custom(|attempt| {
         let is_same = attempt.previous().first().is_some_and(|first| first.origin() == attempt.url().origin());
-        if is_same && attempt.previous().len() <= REDIRECTS_MAX { attempt.follow() } else { attempt.stop() }
+        match (is_same, attempt.previous().len() <= REDIRECTS_MAX) {
+            (true, true) => attempt.follow(),
+            (true, false) => attempt.error(format!("it redirects more than {REDIRECTS_MAX} times, as in a circle")),
+            // The answer is judged as it is: a token goes nowhere else.
+            (false, _) => attempt.stop(),
+        }
     });
     let mut builder = Client::builder()
         .user_agent(&settings.user_agent)

@@ -151,6 +151,8 @@ async fn trouble_that_passes_is_retried() {
         faulty(Fault::Reset),
         faulty(Fault::CutAfter(40)),
         faulty(Fault::Slow(Duration::from_secs(20))),
+        faulty(Fault::Length(10)),
+        faulty(Fault::Length(10_000)),
         page("<html>a proxy's greeting</html>"),
         page(&whole[..whole.len() - 1]),
         Response { headers: vec![("Content-Encoding", "gzip".to_owned())], ..page("no gzip") },
@@ -195,6 +197,26 @@ async fn a_redirect_on_the_same_host_is_followed() {
     let replay = Replay::script(vec![moved, page(format!("[{}]", STREAM.body(1)))]).await.unwrap();
     let harvest = collector(settings(&replay)).poll(&Cursor::default()).await.unwrap();
     assert_eq!(ids(&harvest), numbered(1..=1));
+}
+
+#[tokio::test]
+async fn redirects_in_a_circle_are_given_up_and_tried_again_later() {
+    let circle = || Response { status: 302, ..Response::default().with("Location", "/events?per_page=100") };
+    let replay = Replay::script(std::iter::repeat_with(circle).take(20).collect()).await.unwrap();
+    let error = collector(settings(&replay)).poll(&Cursor::default()).await.unwrap_err();
+    assert_eq!(error.remedy(), Remedy::Retry);
+    assert!(error.to_string().contains("it redirects more than 5 times, as in a circle"), "{error}");
+    assert_eq!(replay.requests().len(), 6);
+}
+
+#[tokio::test]
+async fn all_requests_go_through_the_proxy_that_is_set() {
+    let proxy = Replay::script(vec![page(format!("[{}]", STREAM.body(1)))]).await.unwrap();
+    let base_url = "http://api.github.example".to_owned();
+    let through = Settings { base_url, proxy_url: proxy.base_url(), timeout_seconds: 2, ..Settings::default() };
+    let harvest = collector(through).poll(&Cursor::default()).await.unwrap();
+    assert_eq!(ids(&harvest), numbered(1..=1));
+    assert_eq!(proxy.requests()[0].target, "http://api.github.example/events?per_page=100");
 }
 
 #[tokio::test]
@@ -245,6 +267,8 @@ fn a_wrong_setting_is_answered_with_what_would_be_right() {
         let right = "`public`, `org:rust-lang`, `repo:rust-lang/rust` or `user:dtolnay`";
         assert_eq!(message, format!("failed to use feed `{feed}` of `github.feeds` (should be as {right})"));
     }
+    let twice = Settings { feeds: ["org:a", "public", "org:a"].map(str::to_owned).to_vec(), ..Settings::default() };
+    assert_eq!(error(twice), "failed to use `github.feeds`: `org:a` stands in it twice, should once");
     let message = error(Settings { base_url: "api.github.com".to_owned(), ..Settings::default() });
     assert!(message.contains("should be as `https://api.github.com`"), "{message}");
     let unknown = serde_json::from_str::<crate::Settings>(r#"{"github":{"feed":[]}}"#).unwrap_err();

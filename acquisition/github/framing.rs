@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::scanner::{Envelope, Found, Scanner, Step, trim};
 use super::time::parse_time;
+use crate::hexadecimal::hexadecimal;
 
 /// Bytes that may be looked at again after broken JSON, as a multiple of those that were broken: nested objects are
 /// candidates for the next event, and hostile nesting must not make that quadratic.
@@ -45,12 +46,7 @@ impl Piece {
 
 /// `sha256:` and the first 16 bytes of the hash in hexadecimal.
 fn content_id(body: &[u8]) -> RecordId {
-    use std::fmt::Write;
-    let mut id = String::from("sha256:");
-    for byte in &Sha256::digest(body)[..16] {
-        write!(id, "{byte:02x}").expect("a string takes all");
-    }
-    RecordId::from(id)
+    RecordId::from(format!("sha256:{}", hexadecimal(&Sha256::digest(body)[..16])))
 }
 
 /// See the module.

@@ -2,7 +2,22 @@
 //!
 //! A delivery becomes one event: its id is the delivery's, its type that of the Events API (`pull_request` is
 //! `PullRequestEvent`), its payload the bytes that were sent. It happened at the newest time that its payload states, so
-//! that a delivery that is sent again is the same event.
+//! that a delivery that is sent again is the same event; where it states none (memberships), see [`crate::push`].
+//!
+//! | delivery | answer |
+//! | --- | --- |
+//! | signed, and on disk | 202 |
+//! | the same again | 202; told as a duplicate by its id |
+//! | not signed, or with another secret | 401 |
+//! | no delivery: no event, no id, no JSON | 400 |
+//! | larger than [`RECORD_BYTES_MAX`] | 413: a dead letter would hide from its sender that it is no row |
+//! | the log does not take it within 10 s, or the program ends | 503 |
+//!
+//! GitHub does not send again by itself what was not answered with success; its page of a webhook's deliveries does, for
+//! three days. What was answered 413 or 503 is counted as lost.
+//!
+//! GitHub signs the body and no header: whoever has seen a signed body can send it again under another delivery's id or
+//! event, and it is another row then. Only TLS keeps bodies from being seen: put a proxy with TLS before the port.
 //!
 //! Sources: <https://docs.github.com/en/webhooks/webhook-events-and-payloads>,
 //! <https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries>.
@@ -10,9 +25,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use contract::limits::{RECORD_BYTES_MAX, WEBHOOK_FORM_BYTES_MAX};
+use contract::metric;
 use contract::{Clock, RawRecord, RecordId, Timestamp, Webhook, WebhookAnswer, WebhookRequest};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::value::RawValue;
@@ -21,11 +39,20 @@ use sha2::Sha256;
 use super::reject::nests_too_deep;
 use super::schema::SCHEMA;
 use super::time::parse_time;
+use crate::hexadecimal::bytes_of_hexadecimal;
 use crate::push::{Inbox, NotTaken, PushCollector, channel};
 use crate::{Context, Secret};
 
 /// Bytes of the name of an event and of a delivery's id: GitHub's have 40.
 const NAME_BYTES_MAX: usize = 100;
+
+/// How long the log may take. GitHub gives up after this.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// How far GitHub's clock may be ahead of ours: a time beyond is of what will happen.
+const CLOCKS_DIFFER_MAX: Duration = Duration::from_secs(300);
+
+const COLLECTOR: &str = "github/webhook";
 
 /// Takes deliveries that are signed with the secret.
 pub(super) struct GithubWebhook {
@@ -40,19 +67,67 @@ type Refused = (u16, &'static str);
 impl GithubWebhook {
     /// A webhook and the collector of its deliveries.
     pub(super) fn new(secret: Secret, context: &Context) -> (Self, PushCollector) {
-        let (inbox, collector) = channel(SCHEMA.source, "github/webhook", context.harvest);
+        let (inbox, collector) = channel(SCHEMA.source, COLLECTOR, context.harvest);
         (Self { secret, inbox, clock: context.clock.clone() }, collector)
     }
 
     fn read(&self, request: &WebhookRequest) -> Result<RawRecord, Refused> {
+        let Head { signature, event, delivery } = Head::read(request)?;
+        if !self.is_signed(&signature, &request.body) {
+            return Err((401, "the signature is not that of `github.webhook_secret`"));
+        }
+        let payload = payload(request).ok_or((400, "the body should be JSON, or a form with JSON as `payload`"))?;
+        let text = std::str::from_utf8(&payload).ok().filter(|_| !nests_too_deep(&payload));
+        let fetched_at = self.clock.now();
+        let latest = fetched_at.plus(CLOCKS_DIFFER_MAX);
+        let stated = text.and_then(|text| newest_time(text, latest)).ok_or((400, "the payload is no JSON object"))?;
+        let event_time = stated.unwrap_or(fetched_at);
+        let kind = event_type(event);
+        let head = format!(
+            r#"{{"id":"{delivery}","type":"{kind}","webhook":"{event}","created_at":"{event_time}","payload":"#
+        );
+        let body = Bytes::from([head.as_bytes(), payload.trim_ascii(), b"}"].concat());
+        if body.len() > RECORD_BYTES_MAX {
+            return Err((413, "the payload is larger than a record may be"));
+        }
+        Ok(RawRecord { id: RecordId::from(delivery.to_owned()), event_time, fetched_at, body })
+    }
+
+    /// Compares in constant time.
+    fn is_signed(&self, signature: &[u8], body: &[u8]) -> bool {
+        let Some(secret) = self.secret.reveal() else { return false };
+        let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes());
+        mac.is_ok_and(|mac| mac.chain_update(body).verify_slice(signature).is_ok())
+    }
+
+    /// Hands the record in and waits until it is on disk; false where that takes too long. It may be logged all the same
+    /// then, which sending it again does not double.
+    async fn is_logged(&self, record: RawRecord) -> bool {
+        let told = tokio::time::timeout(ANSWER_MAX, self.inbox.deliver(vec![record])).await;
+        match told.unwrap_or(Err(NotTaken)) {
+            Ok(()) => true,
+            Err(NotTaken) => false,
+        }
+    }
+}
+
+/// What a delivery says before its body.
+struct Head<'a> {
+    signature: Vec<u8>,
+    event: &'a str,
+    delivery: &'a str,
+}
+
+impl<'a> Head<'a> {
+    fn read(request: &'a WebhookRequest) -> Result<Self, Refused> {
         if request.method != "POST" {
             return Err((405, "deliveries are sent with POST"));
         }
         let signature =
             request.header("x-hub-signature-256").ok_or((401, "the header X-Hub-Signature-256 is missing"))?;
-        if !self.is_signed(signature, &request.body) {
-            return Err((401, "the signature is not that of `github.webhook_secret`"));
-        }
+        let signature = signature.strip_prefix("sha256=").and_then(bytes_of_hexadecimal);
+        let signature = signature.filter(|bytes| bytes.len() == 32);
+        let signature = signature.ok_or((401, "the header X-Hub-Signature-256 should be `sha256=` and 64 digits"))?;
         let name = |header, missing| {
             let is_name = |name: &&str| {
                 let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
@@ -62,25 +137,7 @@ impl GithubWebhook {
         };
         let event = name("x-github-event", "the header X-GitHub-Event should name an event, such as `push`")?;
         let delivery = name("x-github-delivery", "the header X-GitHub-Delivery should be the delivery's id")?;
-        let payload = payload(request).ok_or((400, "the body should be JSON, or a form with JSON as `payload`"))?;
-        let text = std::str::from_utf8(&payload).ok().filter(|_| !nests_too_deep(&payload));
-        let stated = text.and_then(newest_time).ok_or((400, "the payload is no JSON object"))?;
-        let fetched_at = self.clock.now();
-        let event_time = stated.filter(|time| *time <= fetched_at).unwrap_or(fetched_at);
-        let kind = event_type(event);
-        let head = format!(
-            r#"{{"id":"{delivery}","type":"{kind}","webhook":"{event}","created_at":"{event_time}","payload":"#
-        );
-        let body = Bytes::from([head.as_bytes(), payload.trim_ascii(), b"}"].concat());
-        Ok(RawRecord { id: RecordId::from(delivery.to_owned()), event_time, fetched_at, body })
-    }
-
-    /// Compares in constant time.
-    fn is_signed(&self, signature: &str, body: &[u8]) -> bool {
-        let Some(secret) = self.secret.reveal() else { return false };
-        let Some(signature) = signature.strip_prefix("sha256=").and_then(bytes_of_hexadecimal) else { return false };
-        let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes());
-        mac.is_ok_and(|mac| mac.chain_update(body).verify_slice(&signature).is_ok())
+        Ok(Self { signature, event, delivery })
     }
 }
 
@@ -90,23 +147,41 @@ impl Webhook for GithubWebhook {
         "github"
     }
 
-    async fn receive(&self, request: WebhookRequest) -> WebhookAnswer {
-        let answer = |status, body: &str| WebhookAnswer { status, body: format!("{body}\n") };
-        match self.read(&request) {
-            Ok(record) => match self.inbox.deliver(vec![record]).await {
-                Ok(()) => answer(202, "logged"),
-                Err(NotTaken) => answer(503, "not logged: send it again later"),
-            },
-            Err((status, reason)) => answer(status, reason),
-        }
+    fn admit(&self, head: &WebhookRequest) -> Result<usize, WebhookAnswer> {
+        Head::read(head).map_err(|(status, reason)| answer(status, reason))?;
+        Ok(if is_form(head) { WEBHOOK_FORM_BYTES_MAX } else { RECORD_BYTES_MAX })
     }
+
+    async fn receive(&self, request: WebhookRequest) -> WebhookAnswer {
+        let read = self.read(&request);
+        // The record has what is needed of it, and the log may take its time.
+        drop(request);
+        let (status, reason) = match read {
+            Ok(record) => match self.is_logged(record).await {
+                true => (202, "logged"),
+                false => (503, "not logged: send it again later"),
+            },
+            Err(refused) => refused,
+        };
+        let labels = [SCHEMA.source.0, COLLECTOR];
+        metric::RECEIVED_RECORDS.add(&labels, u64::from([202, 413, 503].contains(&status)));
+        metric::LOST_RECORDS.add(&[labels[0], labels[1], "too large"], u64::from(status == 413));
+        metric::LOST_RECORDS.add(&[labels[0], labels[1], "not logged"], u64::from(status == 503));
+        answer(status, reason)
+    }
+}
+
+fn answer(status: u16, reason: &str) -> WebhookAnswer {
+    WebhookAnswer { status, body: format!("{reason}\n") }
+}
+
+fn is_form(request: &WebhookRequest) -> bool {
+    request.header("content-type").is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"))
 }
 
 /// The JSON, which may come in a form.
 fn payload(request: &WebhookRequest) -> Option<Bytes> {
-    let is_form =
-        request.header("content-type").is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
-    if !is_form {
+    if !is_form(request) {
         return Some(request.body.clone());
     }
     let pairs = reqwest::Url::parse("form:").ok().map(|mut url| {
@@ -115,13 +190,6 @@ fn payload(request: &WebhookRequest) -> Option<Bytes> {
     })?;
     let (_, json) = pairs.query_pairs().find(|(name, _)| name == "payload")?;
     Some(Bytes::from(json.into_owned()))
-}
-
-fn bytes_of_hexadecimal(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    let is_whole = digits.len().is_multiple_of(2) && digits.iter().all(u8::is_ascii_hexdigit);
-    let pairs = text.get(..).filter(|_| is_whole)?;
-    (0..pairs.len()).step_by(2).map(|at| u8::from_str_radix(&pairs[at..at + 2], 16).ok()).collect()
 }
 
 /// The type in the Events API of a webhook's event: `pull_request` is `PullRequestEvent`.
@@ -135,11 +203,13 @@ fn event_type(webhook: &str) -> String {
     name + "Event"
 }
 
-/// The newest time that an object, or an object directly in it, states; none outside if it is no JSON object.
-fn newest_time(json: &str) -> Option<Option<Timestamp>> {
+/// The newest time up to `latest` that an object, or an object directly in it, states; none outside if it is no JSON
+/// object.
+fn newest_time(json: &str, latest: Timestamp) -> Option<Option<Timestamp>> {
     let members = |json| serde_json::from_str::<BTreeMap<Cow<'_, str>, &RawValue>>(json).ok();
     let newest = |members: &BTreeMap<Cow<'_, str>, &RawValue>| {
-        members.iter().filter_map(|(name, value)| stated_time(name, value.get())).max()
+        let times = members.iter().filter_map(|(name, value)| stated_time(name, value.get()));
+        times.filter(|time| *time <= latest).max()
     };
     let payload = members(json)?;
     let objects = payload.values().map(|value| value.get()).filter(|value| value.starts_with('{'));
@@ -148,7 +218,7 @@ fn newest_time(json: &str) -> Option<Option<Timestamp>> {
 
 /// A time as text; of pushes also as seconds since 1970. When something expires is not when something happened.
 fn stated_time(name: &str, value: &str) -> Option<Timestamp> {
-    let is_time = (name.ends_with("_at") || name == "timestamp") && name != "expires_at";
+    let is_time = (name.ends_with("_at") || name == "timestamp") && !name.ends_with("expires_at");
     let text = Some(value).filter(|_| is_time)?;
     match text.parse::<i64>() {
         Ok(seconds) => seconds.checked_mul(1_000_000).map(Timestamp),
@@ -162,6 +232,7 @@ mod tests {
 
     use super::*;
     use crate::github::GithubProcessor;
+    use crate::hexadecimal::hexadecimal;
 
     const SECRET: &str = "It's a Secret to Everybody";
 
@@ -174,8 +245,7 @@ mod tests {
 
     fn signature(body: &[u8]) -> String {
         let mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap().chain_update(body);
-        let digits: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("sha256={digits}")
+        format!("sha256={}", hexadecimal(&mac.finalize().into_bytes()))
     }
 
     fn delivery(event: &str, body: &str) -> WebhookRequest {
@@ -209,7 +279,8 @@ mod tests {
         // Source: "Testing the webhook payload validation" on the page that the module names.
         let expected = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
         assert_eq!(signature(b"Hello, World!"), expected);
-        assert!(webhook().0.is_signed(expected, b"Hello, World!"));
+        let signed = bytes_of_hexadecimal(expected.strip_prefix("sha256=").unwrap()).unwrap();
+        assert!(webhook().0.is_signed(&signed, b"Hello, World!"));
     }
 
     #[test]
@@ -268,7 +339,14 @@ mod tests {
         };
         let mut forged = good.clone();
         forged.body = Bytes::from_static(b"{} ");
+        let mut short = good.clone();
+        short.headers.retain_mut(|(name, value)| {
+            value.truncate(if name == "x-hub-signature-256" { 9 } else { 99 });
+            true
+        });
+        assert_eq!(webhook().0.admit(&short).unwrap_err().status, 401, "the head tells it");
         let cases = [
+            (short, 401),
             (WebhookRequest { method: "GET".to_owned(), ..good.clone() }, 405),
             (without("x-hub-signature-256"), 401),
             (forged, 401),
@@ -283,6 +361,48 @@ mod tests {
             assert_eq!(webhook().0.read(&request).unwrap_err().0, status, "{request:?}");
         }
         assert!(webhook().0.read(&good).is_ok());
+        assert_eq!(webhook().0.admit(&good), Ok(RECORD_BYTES_MAX));
+    }
+
+    #[tokio::test]
+    async fn a_delivery_that_no_record_holds_is_refused_and_becomes_no_dead_letter() {
+        let body = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes));
+        let receive = async |body: String| webhook().0.receive(delivery("push", &body)).await.status;
+        assert_eq!(receive(body(RECORD_BYTES_MAX)).await, 413);
+        assert!(webhook().0.read(&delivery("push", &body(RECORD_BYTES_MAX - 1_000))).is_ok());
+    }
+
+    #[test]
+    fn a_delivery_sent_again_states_the_same_time_whatever_lies_ahead() {
+        let time = |body: &str| webhook().0.read(&delivery("member", body)).unwrap().event_time.to_string();
+        let now = "2026-01-02T03:04:05Z";
+        let ahead = r#""token_expires_at":"2026-01-02T01:00:00Z","starts_at":"2026-02-01T00:00:00Z""#;
+        assert_eq!(
+            time(&format!(r#"{{{ahead},"member":{{"created_at":"2025-12-31T01:02:03Z"}}}}"#)),
+            "2025-12-31T01:02:03Z"
+        );
+        assert_eq!(time(r#"{"created_at":"2026-01-02T03:05:00Z"}"#), "2026-01-02T03:05:00Z", "clocks differ");
+        assert_eq!(time(&format!("{{{ahead}}}")), now, "it states none of its own");
+    }
+
+    #[tokio::test]
+    async fn the_request_is_let_go_before_the_log_is_waited_for() {
+        let (webhook, mut collector) = webhook();
+        let request = delivery("push", "{}");
+        let body = request.body.clone();
+        let answered = tokio::spawn(async move { webhook.receive(request).await.status });
+        let harvest = collector.poll(&Cursor::default()).await.unwrap();
+        assert!(!answered.is_finished() && body.is_unique());
+        harvest.acknowledge.unwrap().on_disk();
+        assert_eq!(answered.await.unwrap(), 202);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_takes_nothing_is_told_to_the_sender_in_time() {
+        let (webhook, _collector) = webhook();
+        let started = tokio::time::Instant::now();
+        assert_eq!(webhook.receive(delivery("push", "{}")).await.status, 503);
+        assert_eq!(started.elapsed(), ANSWER_MAX);
     }
 
     #[tokio::test]

@@ -32,15 +32,10 @@ fn http_date(value: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::header::HeaderName;
-
     use super::*;
+    use crate::http::headers;
 
     const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
-
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
-    }
 
     #[test]
     fn freshness_is_what_the_headers_say() {

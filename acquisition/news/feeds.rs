@@ -111,6 +111,10 @@ impl Webhook for Hook {
         "news"
     }
 
+    fn admit(&self, head: &WebhookRequest) -> std::result::Result<usize, WebhookAnswer> {
+        self.0.admit(head)
+    }
+
     async fn receive(&self, request: WebhookRequest) -> WebhookAnswer {
         self.0.receive(request).await
     }

@@ -24,6 +24,8 @@ use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::hexadecimal::{bytes_of_hexadecimal, hexadecimal};
+
 /// Events of one feed that wait for its collector; a hub that is faster is told to come again.
 pub(super) const EVENTS_MAX: usize = 4;
 
@@ -179,6 +181,19 @@ impl WebSub {
         form.query().unwrap_or_default().to_owned()
     }
 
+    /// What is plain before the body is there: whether there is such a subscription, and a signature.
+    pub(super) fn admit(&self, head: &WebhookRequest) -> Result<usize, WebhookAnswer> {
+        let token = head.path.strip_prefix("websub/").unwrap_or_default();
+        if !self.lock().contains_key(token) {
+            return Err(answer(404, "no such subscription"));
+        }
+        match (head.method.as_str(), head.header("x-hub-signature")) {
+            ("POST", None) => Err(answer(403, "the signature is missing or wrong")),
+            ("POST", Some(_)) => Ok(self.body_bytes_max),
+            _ => Ok(0),
+        }
+    }
+
     /// Answers a hub; the path is `websub/TOKEN`.
     pub(super) async fn receive(&self, request: WebhookRequest) -> WebhookAnswer {
         let token = request.path.strip_prefix("websub/").unwrap_or_default();
@@ -251,7 +266,7 @@ fn answer(status: u16, body: &str) -> WebhookAnswer {
 /// Whether `signature` (`METHOD=HEX`) is the HMAC of the body; compared in constant time. Section 7.1.
 fn is_signed(body: &[u8], signature: &str, secret: &[u8]) -> bool {
     let Some((method, hex)) = signature.trim().split_once('=') else { return false };
-    let Some(expected) = from_hex(hex) else { return false };
+    let Some(expected) = bytes_of_hexadecimal(hex) else { return false };
     match method.to_ascii_lowercase().as_str() {
         "sha1" => verify::<Hmac<Sha1>>(body, &expected, secret),
         "sha256" => verify::<Hmac<Sha256>>(body, &expected, secret),
@@ -265,17 +280,10 @@ fn verify<M: Mac + KeyInit>(body: &[u8], expected: &[u8], secret: &[u8]) -> bool
     <M as KeyInit>::new_from_slice(secret).is_ok_and(|mac| mac.chain_update(body).verify_slice(expected).is_ok())
 }
 
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    rest.is_empty().then_some(())?;
-    pairs.iter().map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect()
-}
-
 fn random(bytes: usize) -> Result<String> {
     let mut random = vec![0; bytes];
     getrandom::fill(&mut random).map_err(|error| Error::stop("get random bytes from the system").because(error))?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hexadecimal(&random))
 }
 
 fn later(time: Timestamp, wait: Duration) -> Timestamp {
@@ -319,8 +327,7 @@ mod tests {
 
     fn sign(body: &str, secret: &str) -> String {
         let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap().chain_update(body);
-        let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("sha256={hex}")
+        format!("sha256={}", hexadecimal(&mac.finalize().into_bytes()))
     }
 
     #[test]
@@ -402,6 +409,21 @@ mod tests {
         let large = "x".repeat(1_001).leak();
         assert_eq!(post(&websub, &token, Some(&sign(large, &secret)), large).await, 413);
         assert!(events.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_body_is_taken_only_of_a_hub_that_was_asked_and_signs() {
+        let (websub, Subscription { token, .. }, _events) = listening();
+        let admit = |method: &str, token: &str, signature: Option<&str>| {
+            let headers = signature.map(|value| ("x-hub-signature".to_owned(), value.to_owned())).into_iter().collect();
+            let (method, path) = (method.to_owned(), format!("websub/{token}"));
+            let head = WebhookRequest { method, path, headers, ..Default::default() };
+            websub.admit(&head).map_err(|answer| answer.status)
+        };
+        assert_eq!(admit("POST", &token, Some("sha256=00")), Ok(1_000));
+        assert_eq!(admit("GET", &token, None), Ok(0));
+        assert_eq!(admit("POST", &token, None), Err(403));
+        assert_eq!(admit("POST", "0", Some("sha256=00")), Err(404));
     }
 
     #[test]

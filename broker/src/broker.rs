@@ -12,6 +12,9 @@ use tracing::{info, warn};
 
 use crate::settings::Settings;
 
+/// How long the end waits for a compaction: what it has not committed is done again, and loses nothing.
+const JANITOR_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Whether this process may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -211,7 +214,14 @@ impl Work {
         }
         let panicked = |panic: tokio::task::JoinError| Error::stop("end").because(panic);
         self.coverage.await.map_err(panicked)??;
-        self.janitor.await.map_err(panicked)
+        match tokio::time::timeout(JANITOR_WAIT, &mut self.janitor).await {
+            Ok(ended) => ended.map_err(panicked),
+            Err(_) => {
+                self.janitor.abort();
+                info!("a compaction was left for the next start");
+                Ok(())
+            }
+        }
     }
 }
 

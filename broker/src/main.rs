@@ -9,6 +9,7 @@ mod failure;
 mod output;
 mod running;
 mod settings;
+mod signals;
 
 use std::process::ExitCode;
 
@@ -31,7 +32,12 @@ fn main() -> ExitCode {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(commands::run(arguments)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(commands::run(arguments));
+            // What still runs on threads of its own was given up: it may not hold up the end.
+            runtime.shutdown_background();
+            outcome
+        }
         Err(error) => Err(anyhow::Error::new(error).context("start the runtime")),
     };
     outcome.unwrap_or_else(|error| failure::report(&error))

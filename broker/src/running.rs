@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use serde_json::Value;
 use tokio::sync::mpsc::Sender;
+use tokio_util::sync::CancellationToken;
 
 /// What `running.json` says; written when the process serves, removed when it ends. The token is the
 /// settings' own, so it is not in the file.
@@ -59,18 +60,38 @@ impl Running {
         let client = reqwest::Client::builder().no_proxy().build().ok()?;
         let health = format!("{}/health/live", note.http);
         let answer = client.get(health).timeout(std::time::Duration::from_secs(5)).send().await.ok()?;
-        answer.status().is_success().then_some(Self { pid: note.pid, http: note.http, client, token })
+        let live: Value = answer.error_for_status().ok()?.json().await.ok()?;
+        // After a kill the port may be another program's, which gets neither the token nor the command.
+        (live["pid"] == note.pid).then_some(Self { pid: note.pid, http: note.http, client, token })
     }
 
-    /// Has it run a command; progress is handed on as it comes.
-    pub(crate) async fn run(&self, command: &str, arguments: &Value, progress: &Sender<Value>) -> Result<Value> {
-        let url = format!("{}/api/commands/{command}", self.http);
-        let mut request = self.client.post(&url).json(arguments);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
+    /// Has it run a command; progress is handed on as it comes. It is asked to end early when the user asks us, and its
+    /// answer is waited for.
+    pub(crate) async fn run(
+        &self,
+        command: &str,
+        arguments: &Value,
+        progress: &Sender<Value>,
+        asked_to_end: &CancellationToken,
+    ) -> Result<Value> {
+        // The name of this run there: no two processes of one host have the same, nor those of two containers.
+        let started = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+        let run = serde_json::json!({"run": format!("{}-{started}", std::process::id())});
+        let mut arguments = arguments.clone();
+        arguments["run"] = run["run"].clone();
+        let answer = self.answer(command, &arguments, progress);
+        tokio::pin!(answer);
+        tokio::select! {
+            answer = &mut answer => return answer,
+            () = asked_to_end.cancelled() => {}
         }
-        let answer =
-            request.send().await.with_context(|| format!("ask the running process {} at {}", self.pid, self.http))?;
+        // Where this fails the process is ending, and its answer or the cut connection says so.
+        self.post("commands/interrupt", &run).await.map(drop).unwrap_or_default();
+        answer.await
+    }
+
+    async fn answer(&self, command: &str, arguments: &Value, progress: &Sender<Value>) -> Result<Value> {
+        let answer = self.post(&format!("commands/{command}"), arguments).await?;
         if !answer.status().is_success() {
             let status = answer.status();
             bail!("the running process {} answered {status}: {}", self.pid, answer.text().await.unwrap_or_default());
@@ -92,17 +113,18 @@ impl Running {
         }
         bail!("the running process {} ended before it answered", self.pid)
     }
-}
 
-impl Running {
-    /// Answers a query: a JSON array of row objects.
-    pub(crate) async fn sql(&self, query: &str) -> Result<Vec<u8>> {
-        let mut request = self.client.post(format!("{}/api/sql", self.http)).json(&serde_json::json!({"query": query}));
+    async fn post(&self, path: &str, body: &Value) -> Result<reqwest::Response> {
+        let mut request = self.client.post(format!("{}/api/{path}", self.http)).json(body);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        let answer =
-            request.send().await.with_context(|| format!("ask the running process {} at {}", self.pid, self.http))?;
+        request.send().await.with_context(|| format!("ask the running process {} at {}", self.pid, self.http))
+    }
+
+    /// Answers a query: a JSON array of row objects.
+    pub(crate) async fn sql(&self, query: &str) -> Result<Vec<u8>> {
+        let answer = self.post("sql", &serde_json::json!({"query": query})).await?;
         let status = answer.status();
         let body = answer.bytes().await.context("the running process ended in the middle of its answer")?;
         if status.is_success() {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use contract::{Error, Result};
+use contract::{Error, Result, nearest};
 use toml::{Table, Value};
 
 /// The commented reference of all settings, which is also what is known.
@@ -156,15 +156,6 @@ fn set(table: &mut Table, known: &[(String, String)], name: &str, text: &str) ->
     };
     section.insert(key.clone(), value.unwrap_or_else(|| Value::String(text.to_owned())));
     Ok(())
-}
-
-/// `; did you mean `x`?`, where something is near.
-pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let best =
-        known.map(|name| (strsim::normalized_damerau_levenshtein(word, name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
-    best.filter(|(likeness, _)| *likeness > 0.5)
-        .map(|(_, name)| format!("; did you mean `{name}`?"))
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,7 +1,11 @@
 //! Tests of the whole: they run `databroker` as a user does.
 
 mod crash;
+mod crash_up;
 mod foreign;
+mod health;
+mod interrupt;
 mod story;
 mod support;
 mod tidy;
+mod webhook;

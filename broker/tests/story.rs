@@ -154,7 +154,42 @@ fn bad_input_costs_no_good_record_and_is_kept_with_its_bytes_and_reason() {
     assert_eq!(bodies, number("rejects"), "a dead letter has the record's bytes");
     let replayed = place.json(&["dead-letters", "replay"]);
     assert_eq!((&replayed["rows"], &replayed["open"]), (&json!(0), &json!(number("rejects"))), "what is bad stays bad");
+    let letters = place.count("SELECT count(*) FROM ops.dead_letters");
+    assert_eq!(letters, number("rejects"), "and is not there twice for it");
     assert_eq!(place.json(&["verify"])["ok"], json!(true));
+}
+
+#[test]
+fn an_event_beyond_the_record_limit_becomes_a_dead_letter_with_its_bytes() {
+    let place = Place::new();
+    let body = "x".repeat(contract::limits::RECORD_BYTES_MAX);
+    let large = json!({"id": "9", "type": "IssuesEvent", "created_at": "2026-01-01T00:00:00Z", "actor": {"id": 1},
+        "payload": {"issue": {"body": body}}});
+    let file = place.write("large.json", format!("{large}\n{}\n", events(0, 1)[0]).as_bytes());
+    let summary = place.json(&["backfill", "github", &file]);
+    assert_eq!((&summary["rows"], &summary["rejects"]), (&json!(1), &json!(1)), "{summary}");
+    let letters = place.json(&["dead-letters"]);
+    let letter = &letters["dead_letters"][0];
+    assert_eq!((&letter["id"], &letter["kind"]), (&json!("9"), &json!("size")), "{letter}");
+    assert_eq!(letter["body_bytes"].as_u64(), Some(large.to_string().len() as u64));
+}
+
+#[test]
+fn a_dead_letter_is_open_until_its_id_is_a_row_of_the_same_day() {
+    let place = Place::new();
+    let event = |day: u32, more: &str| {
+        format!(
+            r#"{{"id":"70","type":"WatchEvent",{more}"created_at":"2026-01-{day:02}T00:00:00Z","actor":{{"id":1}}}}"#
+        )
+    };
+    let backfill = |name: &str, text: String| place.json(&["backfill", "github", &place.write(name, text.as_bytes())]);
+    let open = || place.json(&["dead-letters"])["total"].clone();
+    let summary = backfill("bad.json", event(1, "\"type\":\"ForkEvent\","));
+    assert_eq!((&summary["rejects"], open()), (&json!(1), json!(1)), "{summary}");
+    assert_eq!(backfill("other-day.json", event(2, ""))["rows"], json!(1));
+    assert_eq!(open(), json!(1), "the id of another day is another event");
+    assert_eq!(backfill("same-day.json", event(1, ""))["rows"], json!(1));
+    assert_eq!(open(), json!(0));
 }
 
 #[test]

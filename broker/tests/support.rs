@@ -101,8 +101,8 @@ impl Place {
         path.to_str().expect("text").to_owned()
     }
 
-    /// Starts `up` and waits until it is ready.
-    pub(crate) fn up(&self, arguments: &[&str]) -> Up {
+    /// Starts `up`.
+    pub(crate) fn starting_up(&self, arguments: &[&str]) -> Up {
         let log = std::fs::File::create(self.home.path().join("up.log")).expect("writable");
         let child = self
             .command(&[&["up"], arguments].concat())
@@ -110,7 +110,12 @@ impl Place {
             .stderr(log)
             .spawn()
             .expect("databroker starts");
-        let mut up = Up { child, http: String::new(), elasticsearch: String::new() };
+        Up { child, http: String::new(), elasticsearch: String::new() }
+    }
+
+    /// Starts `up` and waits until it is ready.
+    pub(crate) fn up(&self, arguments: &[&str]) -> Up {
+        let mut up = self.starting_up(arguments);
         let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {
             if let Some(status) = up.child.try_wait().expect("a child") {
@@ -149,8 +154,7 @@ impl Up {
 
     /// Asks it to end, as Ctrl-C does, and waits.
     pub(crate) fn end(mut self) -> std::process::ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
+        interrupt(&self.child);
         self.child.wait().expect("it ends")
     }
 
@@ -158,6 +162,12 @@ impl Up {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
     }
+}
+
+/// Sends what Ctrl-C sends.
+pub(crate) fn interrupt(child: &Child) {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
 }
 
 impl Drop for Up {
@@ -168,12 +178,18 @@ impl Drop for Up {
     }
 }
 
-/// One request on loopback: status and body.
+/// One request with JSON on loopback: status and body.
 pub(crate) fn http(method: &str, url: &str, body: &str) -> (u16, String) {
+    request(method, url, &[("content-type", "application/json")], body)
+}
+
+/// The same with headers.
+pub(crate) fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
     let request = async {
         let method: reqwest::Method = method.parse().expect("a method");
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let request = client.request(method, url).header("content-type", "application/json").body(body.to_owned());
+        let request = client.request(method, url).body(body.to_owned());
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let answer = request.send().await?;
         let status = answer.status().as_u16();
         Ok::<_, reqwest::Error>((status, answer.text().await?))
@@ -226,6 +242,19 @@ pub(crate) fn events(from: u64, count: u64) -> Vec<Value> {
         })
     };
     (from..from + count).map(event).collect()
+}
+
+/// A made feed of so many entries, the newest first, some hours apart.
+pub(crate) fn feed(entries: u64) -> String {
+    let item = |number: u64| {
+        let (day, hour) = (1 + number / 24 % 28, number % 24);
+        format!(
+            "<item><guid>entry-{number}</guid><title>Entry {number}</title><link>https://a.example/{number}</link>\
+             <pubDate>{day:02} Jan 2026 {hour:02}:00:00 GMT</pubDate></item>"
+        )
+    };
+    let items: String = (1..=entries).rev().map(item).collect();
+    format!("<rss version=\"2.0\"><channel><title>A feed</title>{items}</channel></rss>")
 }
 
 /// Events as lines, gzip.

@@ -34,7 +34,7 @@ pub(crate) async fn command(
     request: Request,
 ) -> Result<Response, Failure> {
     let (parts, body) = request.into_parts();
-    let body = read_body(&parts.headers, body, app.body_bytes_max).await?;
+    let body = read_body(&parts.headers, body, app.body_limit).await?;
     let arguments = match body.iter().all(u8::is_ascii_whitespace) {
         true => json!({}),
         false => serde_json::from_slice(&body).map_err(|cause| {

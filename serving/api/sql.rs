@@ -39,7 +39,7 @@ pub(crate) async fn sql(
 ) -> Result<Response, Failure> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
-    let body = read_body(&parts.headers, body, app.body_bytes_max).await?;
+    let body = read_body(&parts.headers, body, app.body_limit).await?;
     let query = parse_question(&body)?;
     let form = if accepts_lines(&parts.headers) { Form::Lines } else { Form::Array };
 

@@ -86,7 +86,7 @@ impl FromRequest<App> for Asked {
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
         let pairs = pairs.map_err(|cause| Failure::argument(format!("the query string cannot be read: {cause}")))?;
         let parameters = Parameters { path: parts.uri.path().to_owned(), values: pairs.0.into_iter().collect() };
-        let body = read_body(&parts.headers, body, app.body_bytes_max).await?;
+        let body = read_body(&parts.headers, body, app.body_limit).await?;
         Ok(Self { method: parts.method, parameters, body, index, id })
     }
 }

@@ -39,6 +39,9 @@ pub(super) struct FakeControl {
     pub(super) has_left: AtomicBool,
 }
 
+/// Bytes that the webhook takes.
+pub(super) const WEBHOOK_BYTES_MAX: usize = 4 << 20;
+
 const NOT_SERVED: &str = "no endpoint reaches this";
 
 impl FakeHot {
@@ -223,8 +226,12 @@ impl Control for FakeControl {
     }
 }
 
-/// Says what it was sent.
-pub(super) struct FakeWebhook;
+/// Says what it was sent. `x-said: forged` is refused by its head, `x-said: wait` waits for `go_on`.
+#[derive(Default)]
+pub(super) struct FakeWebhook {
+    pub(super) waiting: Notify,
+    pub(super) go_on: Notify,
+}
 
 #[async_trait]
 impl Webhook for FakeWebhook {
@@ -232,8 +239,20 @@ impl Webhook for FakeWebhook {
         "made"
     }
 
+    fn admit(&self, head: &WebhookRequest) -> std::result::Result<usize, WebhookAnswer> {
+        assert!(head.body.is_empty());
+        match head.header("x-said") {
+            Some("forged") => Err(WebhookAnswer { status: 401, body: "no sender".to_owned() }),
+            _ => Ok(WEBHOOK_BYTES_MAX),
+        }
+    }
+
     async fn receive(&self, request: WebhookRequest) -> WebhookAnswer {
         let said = request.header("x-said").unwrap_or("nothing");
+        if said == "wait" {
+            self.waiting.notify_one();
+            self.go_on.notified().await;
+        }
         let asked = request.query("hub.mode").unwrap_or("nothing");
         let body = format!("{} `{}` {said} {asked} {}", request.method, request.path, request.body.len());
         WebhookAnswer { status: 202, body }

@@ -181,3 +181,54 @@ async fn an_address_that_cannot_be_had_is_named_with_its_setting() {
     let zero = refused(Settings { body_bytes_max: 0, ..loopback() }).await;
     assert!(zero.contains("`serving.body_bytes_max` = 0"), "{zero}");
 }
+
+/// A post to the webhook that sends its head, announces a body and sends nothing of it.
+async fn post_without_body(running: &super::Running, said: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(running.server.http).await.expect("open");
+    let head =
+        format!("POST /webhooks/made HTTP/1.1\r\nHost: b.example\r\nX-Said: {said}\r\nContent-Length: 9\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    stream
+}
+
+async fn status(stream: &mut TcpStream) -> String {
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.expect("an answer");
+    String::from_utf8_lossy(&answer[9..]).into_owned()
+}
+
+#[tokio::test]
+async fn a_request_whose_head_is_no_senders_is_refused_before_its_body() {
+    let running = start(loopback()).await;
+    assert_eq!(status(&mut post_without_body(&running, "forged").await).await, "401");
+}
+
+#[tokio::test]
+async fn posts_that_send_no_body_hold_up_neither_searches_nor_the_webhook_for_long() {
+    let running = start(Settings { concurrent_requests_max: 1, ..loopback() }).await;
+    let mut slow = Vec::new();
+    for _ in 0..contract::limits::WEBHOOK_REQUESTS_MAX {
+        slow.push(post_without_body(&running, "slowly").await);
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(running.search("/_search").await.0, 200, "searches have slots of their own");
+    let started = Instant::now();
+    let (code, body) = answer(running.http("POST", "/webhooks/made").body("x")).await;
+    assert_eq!(code, 429, "{body}");
+    assert!(body["error"]["message"].as_str().is_some_and(|message| message.contains("send it again later")), "{body}");
+    assert!((4..8).contains(&started.elapsed().as_secs()), "a slot is waited for: {:?}", started.elapsed());
+    for stream in &mut slow {
+        assert_eq!(status(stream).await, "408");
+    }
+    assert_eq!(send(running.http("POST", "/webhooks/made").body("x")).await.status().as_u16(), 202);
+}
+
+#[tokio::test]
+async fn a_webhook_that_waits_for_the_log_is_not_cut_by_the_deadline_of_searches() {
+    let running = start(Settings { request_seconds_max: 1, ..loopback() }).await;
+    let waiting = tokio::spawn(running.http("POST", "/webhooks/made").header("x-said", "wait").body("x").send());
+    running.webhook.waiting.notified().await;
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    running.webhook.go_on.notify_one();
+    assert_eq!(waiting.await.unwrap().unwrap().status().as_u16(), 202);
+}

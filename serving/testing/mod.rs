@@ -21,6 +21,7 @@ struct Running {
     hot: Arc<FakeHot>,
     cold: Arc<FakeCold>,
     control: Arc<FakeControl>,
+    webhook: Arc<FakeWebhook>,
     client: Client,
 }
 
@@ -30,11 +31,12 @@ fn loopback() -> Settings {
 
 async fn start(settings: Settings) -> Running {
     let (hot, cold, control) = (Arc::<FakeHot>::default(), Arc::<FakeCold>::default(), Arc::<FakeControl>::default());
+    let webhook = Arc::<FakeWebhook>::default();
     let services = Services {
         hot: hot.clone(),
         cold: cold.clone(),
         control: control.clone(),
-        webhooks: vec![Arc::new(FakeWebhook)],
+        webhooks: vec![webhook.clone()],
         metrics: Arc::new(|| "databroker_up 1\n".to_owned()),
         health: Arc::new(|| (false, json!({"status": "failed", "parts": {"cold": {"reason": "no <space>"}}}))),
     };
@@ -42,7 +44,7 @@ async fn start(settings: Settings) -> Running {
     let shutdown = async { stopped.await.unwrap_or(()) };
     let server = serve(&settings, services, shutdown).await.expect("free ports");
     let client = Client::builder().no_proxy().build().expect("a client");
-    Running { server, stop, hot, cold, control, client }
+    Running { server, stop, hot, cold, control, webhook, client }
 }
 
 impl Running {

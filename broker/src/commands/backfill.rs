@@ -1,8 +1,9 @@
 //! `backfill`: files to their end, into both stores.
 
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use acquisition::{OpenFile, Source};
 use contract::{Error, OffsetRange, Positions, Result, SourceId, Topic};
@@ -11,6 +12,10 @@ use tokio::sync::mpsc::Sender;
 
 use super::Control;
 use crate::output;
+
+/// How long the stores may take for what was logged once the backfill is asked to end: a store that is away may not hold
+/// up the end.
+const STORES_WAIT: Duration = Duration::from_secs(8);
 
 /// Files are named by their absolute paths: the process that reads them may stand elsewhere.
 pub(crate) fn arguments(source: &str, files: &[PathBuf]) -> Value {
@@ -31,8 +36,9 @@ struct Sum {
     interrupted: bool,
 }
 
-/// `{"files", "files_done_before", "records", "rows", "rows_cold_only", "duplicates", "rejects", "bytes",
-/// "file_bytes", "skipped", "seconds", "interrupted", "notes"}`; `bytes` are those of the records.
+/// `{"files", "files_done_before", "records", "rows", "rows_cold_only", "duplicates", "rejects", "waiting", "bytes",
+/// "file_bytes", "skipped", "seconds", "interrupted", "notes"}`; `bytes` are those of the records. `files` were read to
+/// their end; `waiting` are records that are logged and were not in both stores yet when it was asked to end.
 pub(crate) async fn run(control: &Control, arguments: &Value, progress: &Sender<Value>) -> Result<Value> {
     let started = Instant::now();
     let source = control.broker.source(arguments["source"].as_str().unwrap_or_default())?;
@@ -47,13 +53,15 @@ pub(crate) async fn run(control: &Control, arguments: &Value, progress: &Sender<
         }
         read(control, source, file, bytes_total, &mut sum, progress).await?;
     }
-    wait_for_stores(control, source, &sum, progress).await?;
-    let counts = count(control, source.id, &sum.ranges).await?;
-    let duplicates = sum.records - counts.rows - counts.rejects;
+    let stored = wait_for_stores(control, source, &sum, progress).await?;
+    let (done, waiting) = split(&sum.ranges, &stored);
+    let counts = count(control, source.id, &done).await?;
+    // A row may be mended or removed by hand while this counts.
+    let duplicates = sum.records.saturating_sub(waiting + counts.rows + counts.rejects);
     Ok(json!({
         "files": sum.files, "files_done_before": sum.done_before, "records": sum.records,
         "rows": counts.rows, "rows_cold_only": counts.cold_only, "duplicates": duplicates, "rejects": counts.rejects,
-        "bytes": sum.bytes, "file_bytes": sum.file_bytes, "skipped": sum.skipped,
+        "waiting": waiting, "bytes": sum.bytes, "file_bytes": sum.file_bytes, "skipped": sum.skipped,
         "seconds": started.elapsed().as_secs_f64(), "interrupted": sum.interrupted, "notes": sum.notes,
         "source": source.id.0,
     }))
@@ -105,13 +113,18 @@ async fn read(
     };
     let collected = processing::collect(&mut *opened.collector, engines, &control.stop, heard).await?;
     let after = engines.log.cursor(&opened.collector.id()).await?;
-    sum.files += 1;
-    sum.done_before += u64::from(collected.records == 0 && before.is_some() && before == after);
     sum.records += collected.records;
     sum.bytes += collected.bytes;
-    sum.file_bytes += opened.bytes_total;
+    if collected.ended {
+        sum.files += 1;
+        sum.done_before += u64::from(collected.records == 0 && before.is_some() && before == after);
+        sum.file_bytes += opened.bytes_total;
+    } else {
+        sum.interrupted = true;
+        sum.file_bytes += opened.bytes_read.load(Ordering::Relaxed);
+    }
     sum.skipped += opened.skipped.load(Ordering::Relaxed);
-    sum.notes.append(&mut opened.notes.lock().expect("the reader has ended").clone());
+    sum.notes.append(&mut opened.notes.lock().unwrap_or_else(PoisonError::into_inner).clone());
     Ok(())
 }
 
@@ -125,18 +138,25 @@ fn merge(ranges: &mut Vec<OffsetRange>, new: &[OffsetRange]) {
     }
 }
 
-/// Waits until both stores have what was logged, saying how far they are.
-async fn wait_for_stores(control: &Control, source: &Source, sum: &Sum, progress: &Sender<Value>) -> Result<()> {
+/// Waits until both stores have what was logged, saying how far they are; asked to end, only for a while. Answers what
+/// both have.
+async fn wait_for_stores(control: &Control, source: &Source, sum: &Sum, progress: &Sender<Value>) -> Result<Positions> {
     let pipeline = control.pipeline(source.id)?;
     let extent = control.broker.engines.log.extent(&Topic::raw(source.id)).await?;
     let end = extent.end();
     let bring = pipeline.bring(end.clone());
     tokio::pin!(bring);
-    let mut tick = tokio::time::interval(std::time::Duration::from_millis(200));
+    let mut tick = tokio::time::interval(Duration::from_millis(200));
+    let overdue = async {
+        control.stop.cancelled().await;
+        tokio::time::sleep(STORES_WAIT).await;
+    };
+    tokio::pin!(overdue);
     let left = |at: &Positions| end.0.iter().map(|(&partition, &end)| end - at.of(partition)).sum::<i64>().max(0);
     loop {
         tokio::select! {
-            done = &mut bring => return done,
+            done = &mut bring => return done.map(|()| end),
+            () = &mut overdue => return Ok(pipeline.hot.borrow().min(&pipeline.cold.borrow())),
             _ = tick.tick() => {
                 let (hot, cold) = (left(&pipeline.hot.borrow()), left(&pipeline.cold.borrow()));
                 let message = json!({"what": "stored", "hot_left": hot, "cold_left": cold, "records": sum.records});
@@ -145,6 +165,14 @@ async fn wait_for_stores(control: &Control, source: &Source, sum: &Sum, progress
             }
         }
     }
+}
+
+/// The parts of `ranges` below `stored`, and how many records lie beyond.
+fn split(ranges: &[OffsetRange], stored: &Positions) -> (Vec<OffsetRange>, u64) {
+    let below = |range: &OffsetRange| range.to.min(stored.of(range.partition)).max(range.from);
+    let done = ranges.iter().map(|range| OffsetRange { to: below(range), ..*range });
+    let waiting: i64 = ranges.iter().map(|range| range.to - below(range)).sum();
+    (done.filter(|range| range.from < range.to).collect(), waiting.unsigned_abs())
 }
 
 struct Counts {
@@ -214,7 +242,24 @@ pub(crate) fn print(answer: &Value) {
             "Rejects are kept with their bytes and reasons: `databroker dead-letters --source {source}`"
         ));
     }
+    if number("waiting") > 0 {
+        output::line(&format!("{} records are logged and go into the stores at the next start", number("waiting")));
+    }
     if answer["interrupted"] == json!(true) {
         output::line("Ended early as asked; the same command goes on where this one stopped.");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_store_does_not_have_yet_waits_and_is_no_duplicate() {
+        let range = |partition, from, to| OffsetRange { partition, from, to };
+        let stored = Positions([(0, 7), (1, 2)].into());
+        let ranges = [range(0, 0, 5), range(0, 6, 9), range(1, 2, 4)];
+        assert_eq!(split(&ranges, &stored), (vec![range(0, 0, 5), range(0, 6, 7)], 4));
+        assert_eq!(split(&ranges, &Positions::default()).1, 10);
     }
 }

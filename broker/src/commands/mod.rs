@@ -11,11 +11,12 @@ mod status;
 mod up;
 mod verify;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
-use contract::{Error, Positions, SourceId};
+use contract::{Error, Positions, Remedy, SourceId};
 use processing::Flush;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{Arguments, Command, DeadLetterAction};
 use crate::broker::{Access, Broker, Work};
-use crate::output;
 use crate::running::Running;
 use crate::settings::{REFERENCE, Settings};
+use crate::{output, signals};
 
 pub(crate) use status::lags;
 
@@ -112,9 +113,11 @@ impl Asked {
     async fn answer(&self, settings: &Settings, data: &std::path::Path) -> Result<Value> {
         let (progress, shown) = mpsc::channel(PROGRESS_MAX);
         let showing = tokio::spawn(output::show_progress(shown));
+        // What only reads ends at a signal, as any program does.
+        let asked_to_end = if self.access == Access::Write { signals::listen() } else { CancellationToken::new() };
         let answer = match Running::find(data, settings.serving.token()).await {
-            Some(running) => running.run(self.name, &self.arguments, &progress).await,
-            None => self.answer_here(settings, data, &progress).await,
+            Some(running) => running.run(self.name, &self.arguments, &progress, &asked_to_end).await,
+            None => self.answer_here(settings, data, &progress, asked_to_end).await,
         };
         drop(progress);
         showing.await?;
@@ -126,24 +129,31 @@ impl Asked {
         settings: &Settings,
         data: &std::path::Path,
         progress: &mpsc::Sender<Value>,
+        asked_to_end: CancellationToken,
     ) -> Result<Value> {
         let broker = Arc::new(Broker::open(settings, data, self.access).await?);
         if self.access == Access::Read {
-            let control = Control { broker, pipelines: Vec::new(), stop: CancellationToken::new() };
+            let control = Control { broker, pipelines: Vec::new(), runs: Runs::default(), stop: asked_to_end };
             return Ok(control.dispatch(self.name, &self.arguments, progress).await?);
         }
         let stop = CancellationToken::new();
         let mut work = broker.start(&stop).await?;
-        let interrupted = stop.child_token();
-        let control = Control::new(broker, &work, interrupted.clone());
-        let command = control.dispatch(self.name, &self.arguments, progress);
+        let control = Control::new(broker, &work, asked_to_end);
         let answer = tokio::select! {
-            answer = ending_early(command, &interrupted) => answer,
+            answer = control.dispatch(self.name, &self.arguments, progress) => answer,
             error = work.failed() => return Err(error.into()),
         };
         stop.cancel();
-        work.drained().await?;
-        Ok(answer?)
+        let drained = work.drained().await;
+        let answer = answer?;
+        match drained {
+            // A store that is away may not keep the summary from a user who asked to end.
+            Err(error) if answer["interrupted"] == json!(true) && error.remedy() != Remedy::Stop => {
+                tracing::warn!("not all is in the stores yet: {error}");
+            }
+            drained => drained?,
+        }
+        Ok(answer)
     }
 
     fn print(&self, answer: &Value) {
@@ -153,16 +163,6 @@ impl Asked {
     fn exit_code(&self, answer: &Value) -> ExitCode {
         if answer["ok"] == json!(false) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
-}
-
-/// The outcome of `command`, which is told by `interrupted` when the user asks to end.
-async fn ending_early<T>(command: impl Future<Output = T>, interrupted: &CancellationToken) -> T {
-    tokio::pin!(command);
-    tokio::select! {
-        outcome = &mut command => return outcome,
-        () = up::asked_to_end() => interrupted.cancel(),
-    }
-    command.await
 }
 
 /// What a command needs of a running pipeline.
@@ -184,10 +184,16 @@ impl PipelineView {
     }
 }
 
+/// The commands that run for others, by the names that those gave them: so a command can be asked to end early while its
+/// answer is still listened to.
+type Runs = Arc<Mutex<BTreeMap<String, CancellationToken>>>;
+
 /// Runs commands in this process; also for those that ask over HTTP.
+#[derive(Clone)]
 pub(crate) struct Control {
     broker: Arc<Broker>,
     pipelines: Vec<PipelineView>,
+    runs: Runs,
     stop: CancellationToken,
 }
 
@@ -198,7 +204,7 @@ impl Control {
             let (hot, cold) = handle.committed();
             PipelineView { source: handle.source(), flush: handle.flusher(), hot, cold }
         };
-        Self { broker, pipelines: work.pipelines.iter().map(view).collect(), stop }
+        Self { broker, pipelines: work.pipelines.iter().map(view).collect(), runs: Runs::default(), stop }
     }
 
     fn pipeline(&self, source: SourceId) -> contract::Result<&PipelineView> {
@@ -220,18 +226,46 @@ impl Control {
             "status" => status::run(&self.broker).await,
             "verify" => verify::run(self, arguments).await,
             other => {
-                let known = ["backfill", "dead-letters", "dead-letters-replay", "search", "status", "verify"];
-                let near = crate::settings::nearest(other, known.into_iter());
+                let known =
+                    ["backfill", "dead-letters", "dead-letters-replay", "interrupt", "search", "status", "verify"];
+                let near = contract::nearest(other, known.into_iter());
                 Err(Error::change(format!("run command `{other}` (known: {}){near}", known.join(", "))))
             }
         }
+    }
+
+    /// Asks the command that was run with the same `"run"` to end early: `{"interrupted": whether there is one}`.
+    fn interrupt(&self, arguments: &Value) -> Value {
+        let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let run = arguments["run"].as_str().and_then(|run| runs.get(run));
+        run.into_iter().for_each(CancellationToken::cancel);
+        json!({"interrupted": run.is_some()})
     }
 }
 
 #[async_trait::async_trait]
 impl serving::Control for Control {
     async fn run(&self, command: &str, arguments: Value, progress: mpsc::Sender<Value>) -> contract::Result<Value> {
-        self.dispatch(command, &arguments, &progress).await
+        if command == "interrupt" {
+            return Ok(self.interrupt(&arguments));
+        }
+        let stop = self.stop.child_token();
+        let run = arguments["run"].as_str().map(str::to_owned);
+        let runs = || self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        run.iter().for_each(|run| drop(runs().insert(run.clone(), stop.clone())));
+        let control = Self { stop: stop.clone(), ..self.clone() };
+        let command = control.dispatch(command, &arguments, &progress);
+        tokio::pin!(command);
+        let answer = tokio::select! {
+            answer = &mut command => answer,
+            // Nobody listens any more: it ends at the next good place.
+            () = progress.closed() => {
+                stop.cancel();
+                command.await
+            }
+        };
+        run.iter().for_each(|run| drop(runs().remove(run)));
+        answer
     }
 }
 

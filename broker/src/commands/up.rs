@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use acquisition::{Collectors, OpenFile};
 use anyhow::{Context, Result};
-use contract::{Collector, Error, Webhook};
+use contract::{Collector, Error, Webhook, metric};
 use monitoring::{Health, Metrics, State};
 use serving::Services;
 use tokio::task::JoinSet;
@@ -15,17 +15,27 @@ use tracing::{error, info};
 
 use super::Control;
 use crate::broker::{Access, Broker};
-use crate::running;
 use crate::settings::Settings;
+use crate::{running, signals};
 
 /// Runs until Ctrl-C or SIGTERM, then drains and ends.
 pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Result<ExitCode> {
+    let asked_to_end = signals::listen();
     let metrics = monitoring::install_metrics()?;
+    metric::UP.set(&[env!("CARGO_PKG_VERSION")], 1.0);
     let stop = CancellationToken::new();
     // The engines outlive what feeds them: collectors end first, then the pipelines drain.
     let drain = CancellationToken::new();
-    let broker = Arc::new(Broker::open(settings, data, Access::Write).await?);
-    let mut work = broker.start(&drain).await?;
+    let opened = async {
+        let broker = Arc::new(Broker::open(settings, data, Access::Write).await?);
+        let work = broker.start(&drain).await?;
+        Ok::<_, Error>((broker, work))
+    };
+    let (broker, mut work) = tokio::select! {
+        opened = opened => opened?,
+        // A hot store that is filled anew takes long; nothing was collected yet, and what is half done is done again.
+        () = asked_to_end.cancelled() => return Ok(ExitCode::SUCCESS),
+    };
     let health = Arc::new(Health::new());
     let control = Arc::new(Control::new(broker.clone(), &work, stop.clone()));
     let Collectors { polled, webhooks } = collectors(&broker, sample)?;
@@ -37,7 +47,7 @@ pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Resul
     health.set("pipelines", State::Ready);
 
     let failed = tokio::select! {
-        () = asked_to_end() => None,
+        () = asked_to_end.cancelled() => None,
         error = work.failed() => Some(error),
         error = first_failure(&mut collectors) => Some(error),
     };
@@ -56,17 +66,6 @@ pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Resul
     server.ended().await;
     info!("ended in good order");
     Ok(ExitCode::SUCCESS)
-}
-
-/// Resolves at Ctrl-C or SIGTERM.
-pub(crate) async fn asked_to_end() {
-    let interrupt = tokio::signal::ctrl_c();
-    let mut terminate =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("signals can be heard");
-    tokio::select! {
-        heard = interrupt => heard.expect("signals can be heard"),
-        _ = terminate.recv() => {}
-    }
 }
 
 fn services(
