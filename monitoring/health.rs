@@ -49,17 +49,6 @@ impl Health {
         }
     }
 
-    /// Forgets `part`: it has ended as planned.
-    pub fn remove(&self, part: &str) {
-        self.lock().remove(part);
-    }
-
-    /// The answer of `/health/live`: that there is one is the answer. What has failed is told by `ready`; a
-    /// process that must be started anew ends by itself.
-    pub fn live(&self) -> (bool, Value) {
-        (true, json!({"status": "live"}))
-    }
-
     /// The answer of `/health/ready`: whether requests should come here, and
     /// `{"status":"degraded","parts":{"log":{"status":"degraded","reason":"…"},"hot":{"status":"ready"}}}`.
     pub fn ready(&self) -> (bool, Value) {
@@ -99,7 +88,6 @@ mod tests {
     #[test]
     fn a_process_is_not_ready_before_its_first_part() {
         assert_eq!(Health::new().ready(), (false, json!({"status": "starting", "parts": {}})));
-        assert!(Health::new().live().0);
     }
 
     #[test]
@@ -115,15 +103,16 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_part_outweighs_a_degraded_one_until_it_is_well_or_gone() {
+    fn a_failed_part_outweighs_a_degraded_one_until_it_is_well() {
         let health = Health::new();
         health.set("cold", State::Failed("no space".to_owned()));
         health.set("log", State::Degraded("late".to_owned()));
         assert!(!health.ready().0);
         assert_eq!(health.ready().1["status"], "failed");
-        health.remove("cold");
+        health.set("cold", State::Ready);
         assert_eq!(health.ready().1["status"], "degraded");
         health.set("log", State::Ready);
-        assert_eq!(health.ready(), (true, json!({"status": "ready", "parts": {"log": {"status": "ready"}}})));
+        let ready = json!({"status": "ready"});
+        assert_eq!(health.ready(), (true, json!({"status": "ready", "parts": {"cold": ready, "log": ready}})));
     }
 }

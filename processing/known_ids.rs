@@ -101,7 +101,9 @@ impl KnownIds {
             let (day, id) = (self.period.first_day(at.record.event_time), at.record.id.as_str());
             let key = hash(day, id);
             let may_be_committed = self.days.get(&day).is_none_or(|known| known.hashes.contains(&key));
-            if may_be_committed && !self.recent.get(&key).is_some_and(|places| places.iter().any(|place| &*place.id == id)) {
+            if may_be_committed
+                && !self.recent.get(&key).is_some_and(|places| places.iter().any(|place| &*place.id == id))
+            {
                 suspects.entry(day).or_default().push(id);
             }
         }

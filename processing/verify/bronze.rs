@@ -209,15 +209,13 @@ pub(super) async fn repair(engines: &Engines, source: SourceId, remedy: &Remedy)
             put_back += put_back_some(engines, source, partition, some).await?;
         }
     }
-    Ok((put_back > 0).then(|| format!("put {put_back} records from the log into `bronze.{source}`")).into_iter().collect())
+    Ok((put_back > 0)
+        .then(|| format!("put {put_back} records from the log into `bronze.{source}`"))
+        .into_iter()
+        .collect())
 }
 
-async fn put_back_some(
-    engines: &Engines,
-    source: SourceId,
-    partition: Partition,
-    offsets: &[Offset],
-) -> Result<usize> {
+async fn put_back_some(engines: &Engines, source: SourceId, partition: Partition, offsets: &[Offset]) -> Result<usize> {
     let mut found: Vec<LogRecord> = Vec::new();
     for &offset in offsets {
         let at = Positions([(partition, offset)].into());

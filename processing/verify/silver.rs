@@ -133,7 +133,9 @@ impl Judge {
         for same in known.rows.chunk_by(|one, other| one.key == other.key) {
             for Row { partition, offset, .. } in &same[1..] {
                 self.proof.differs(|| {
-                    format!("an id is a row of `{table}` more than once, again at partition {partition}, offset {offset}")
+                    format!(
+                        "an id is a row of `{table}` more than once, again at partition {partition}, offset {offset}"
+                    )
                 });
                 self.remedy.surplus.push((*partition, *offset));
             }
@@ -168,7 +170,9 @@ impl Judge {
         if !is_known {
             let table = silver_table(self.source);
             self.proof.differs(|| {
-                format!("`{id}` (partition {partition}, offset {offset}) is neither in `{table}` nor in the dead letters")
+                format!(
+                    "`{id}` (partition {partition}, offset {offset}) is neither in `{table}` nor in the dead letters"
+                )
             });
             self.remedy.missing.push((partition, offset));
         }

@@ -18,8 +18,8 @@ use deltalake::table::state::DeltaTableState;
 use deltalake::{DeltaTableBuilder, DeltaTableError};
 
 use crate::durable::{DurableStore, create_directory, is_full};
-use crate::{data_file, file_stats};
 use crate::layout::{Layout, PartitionValue};
+use crate::{data_file, file_stats};
 
 /// Partitions whose position a table is asked for at the most: far above what a topic has.
 const PARTITIONS_MAX: Partition = 100_000;

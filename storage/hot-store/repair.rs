@@ -84,9 +84,7 @@ impl OpenWriter {
         let (partition_field, offset_field) = self.index.place_fields();
         let at = vec![term(partition_field, i64::from(partition)), term(offset_field, offset)];
         let deleted = self.writer.delete_query(Box::new(BooleanQuery::intersection(at)));
-        deleted
-            .map(|_| ())
-            .map_err(|error| failed(format!("delete from the index `{}`", self.index.name), error))
+        deleted.map(|_| ()).map_err(|error| failed(format!("delete from the index `{}`", self.index.name), error))
     }
 }
 

@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use contract::{Day, Error, Partition, Positions, Remedy, Result, RowSchema, Rows, SourceId, Timestamp, drop_below, metric};
+use contract::{
+    Day, Error, Partition, Positions, Remedy, Result, RowSchema, Rows, SourceId, Timestamp, drop_below, metric,
+};
 
 use crate::Settings;
 use crate::checkpoint::Checkpoint;
