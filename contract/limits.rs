@@ -28,7 +28,7 @@ pub const HARVEST_BYTES_MAX: usize = 8 << 20;
 pub const QUEUED_BATCHES_MAX: usize = 2;
 
 /// Ids of committed rows kept in memory, as 64-bit hashes, over all event days: 9 to 18 bytes each.
-/// A single busy day of GitHub may exceed it alone and is then kept alone.
+/// A single busy day of GitHub may exceed it alone and is then kept alone; ids of days without room are looked up.
 pub const KNOWN_IDS_MAX: usize = 2_000_000;
 
 /// Bytes of a webhook's request that comes as a form, in which a record's JSON takes half as much again.
@@ -40,3 +40,7 @@ pub const WEBHOOK_REQUESTS_MAX: usize = 4;
 
 /// How far an event may lie after its fetch. Clocks differ by seconds; a day covers every time zone slip.
 pub const FUTURE_SECONDS_MAX: u64 = 86_400;
+
+/// Seconds of one search; then it answers what it found until then and says so. Longer than any page waits for, and short
+/// enough that a few careless searches do not hold the machine.
+pub const SEARCH_SECONDS_MAX: u64 = 30;

@@ -40,6 +40,7 @@ impl fmt::Display for Topic {
 /// | `append` answered an error, or the process died in it | all of the harvest is there, or nothing of it |
 /// | a harvest is appended again with a cursor that was not stored | it is logged again: the collector polls from the stored cursor, so this does not happen |
 /// | `read` | answers only what is on stable storage, in offset order per partition, and each offset once |
+/// | the log lost its end, or was begun anew | after `begin_after` no offset that a store holds is given again |
 #[async_trait]
 pub trait Log: Send + Sync {
     /// Logs the records in `SOURCE.raw`, the coverage in `databroker.coverage`, and the cursor.
@@ -80,6 +81,14 @@ pub trait Log: Send + Sync {
     async fn extent(&self, topic: &Topic) -> Result<Extent> {
         Ok(self.extents().await?.remove(topic).unwrap_or_default())
     }
+
+    /// Makes sure that the next records of a topic stand at or behind `committed`, what any store holds: given again,
+    /// its offsets would be taken for records that are stored already, and new records dropped. What lies between the
+    /// end of the log and `committed` is lost to readers. To be called, after `release`, before the first append.
+    ///
+    /// # Errors
+    /// `Change` when the log has no such partition or cannot go on behind `committed`, `Stop` when the disk failed.
+    async fn begin_after(&self, topic: &Topic, committed: &Positions) -> Result<()>;
 
     /// Says that all below `positions` is committed by every store, so that retention may remove it.
     ///

@@ -34,6 +34,14 @@ impl Positions {
         Self(partitions.map(|&p| (p, self.of(p).min(other.of(p)))).collect())
     }
 
+    /// Per partition the higher of both.
+    #[must_use]
+    pub fn max(&self, other: &Self) -> Self {
+        let mut higher = self.clone();
+        other.0.iter().for_each(|(&partition, &next)| higher.advance(partition, next));
+        higher
+    }
+
     /// Whether no partition stands below its place in `other`.
     pub fn reaches(&self, other: &Self) -> bool {
         other.0.iter().all(|(&partition, &next)| self.of(partition) >= next)
@@ -117,10 +125,11 @@ mod tests {
     }
 
     #[test]
-    fn the_lower_of_two_positions_takes_a_missing_partition_as_zero() {
+    fn the_lower_and_the_higher_of_two_positions_take_a_missing_partition_as_zero() {
         let hot = Positions([(0, 10), (1, 4)].into());
         let cold = Positions([(0, 7)].into());
         assert_eq!(hot.min(&cold), Positions([(0, 7), (1, 0)].into()));
+        assert_eq!(cold.max(&hot), hot);
         assert!(hot.reaches(&cold) && !cold.reaches(&hot));
     }
 }

@@ -27,12 +27,17 @@ pub enum Period {
     Month,
 }
 
+/// The first and last day that a folder of a table can be named for: years 0001 to 9999.
+const DAYS_NAMED: (i32, i32) = (-719_162, 2_932_896);
+
 impl Period {
-    /// The first day of the period that `time` lies in.
+    /// The first day of the period that `time` lies in. What lies before the year 1 or after 9999 belongs to the first or
+    /// the last period that can be named.
     pub fn first_day(self, time: Timestamp) -> Day {
+        let day = Day(time.day().0.clamp(DAYS_NAMED.0, DAYS_NAMED.1));
         match self {
-            Self::Day => time.day(),
-            Self::Month => time.day().first_of_month(),
+            Self::Day => day,
+            Self::Month => day.first_of_month(),
         }
     }
 

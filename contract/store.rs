@@ -184,6 +184,15 @@ pub trait ColdStore: Store {
     /// `Change` for a query that is wrong, with its place; `Retry` when a limit was reached.
     async fn sql(&self, query: &str) -> Result<TableStream>;
 
+    /// As `sql`, for our own reading of whole tables: without limits of rows and time, in small batches. Such a query
+    /// selects and filters; to sort, join or group whole tables takes memory that it is not granted.
+    ///
+    /// # Errors
+    /// When a table cannot be read.
+    async fn scan(&self, query: &str) -> Result<TableStream> {
+        self.sql(query).await
+    }
+
     /// Adds lines of the ledger, which stand at `range` of `databroker.coverage`, to `ops.coverage` and
     /// commits them; what is below the committed position is dropped.
     ///

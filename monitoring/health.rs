@@ -49,11 +49,6 @@ impl Health {
         }
     }
 
-    /// Forgets `part`: it has ended as planned.
-    pub fn remove(&self, part: &str) {
-        self.lock().remove(part);
-    }
-
     /// The answer of `/health/ready`: whether requests should come here, and
     /// `{"status":"degraded","parts":{"log":{"status":"degraded","reason":"…"},"hot":{"status":"ready"}}}`.
     pub fn ready(&self) -> (bool, Value) {
@@ -108,15 +103,16 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_part_outweighs_a_degraded_one_until_it_is_well_or_gone() {
+    fn a_failed_part_outweighs_a_degraded_one_until_it_is_well() {
         let health = Health::new();
         health.set("cold", State::Failed("no space".to_owned()));
         health.set("log", State::Degraded("late".to_owned()));
         assert!(!health.ready().0);
         assert_eq!(health.ready().1["status"], "failed");
-        health.remove("cold");
+        health.set("cold", State::Ready);
         assert_eq!(health.ready().1["status"], "degraded");
         health.set("log", State::Ready);
-        assert_eq!(health.ready(), (true, json!({"status": "ready", "parts": {"log": {"status": "ready"}}})));
+        let ready = json!({"status": "ready"});
+        assert_eq!(health.ready(), (true, json!({"status": "ready", "parts": {"cold": ready, "log": ready}})));
     }
 }

@@ -78,14 +78,8 @@ pub enum Format {
 #[derive(Debug, Default)]
 #[must_use = "lines that wait for the file are lost without it"]
 pub struct Guard {
-    file: Option<WorkerGuard>,
-}
-
-impl Guard {
-    /// Whether lines go to a file.
-    pub fn writes_a_file(&self) -> bool {
-        self.file.is_some()
-    }
+    /// Held, not used.
+    _file: Option<WorkerGuard>,
 }
 
 /// Sends all that is logged through `tracing` to standard error and, if the settings say so, to files. Once per process.
@@ -116,7 +110,7 @@ where
         (None, Guard::default())
     } else {
         let (writer, worker) = open_files(&settings.log_directory, settings.log_files_max)?;
-        (Some(json_layer(writer)), Guard { file: Some(worker) })
+        (Some(json_layer(writer)), Guard { _file: Some(worker) })
     };
     let as_text = match settings.log_format {
         Format::Auto => is_terminal,

@@ -280,6 +280,9 @@ mod tests {
         async fn extents(&self) -> Result<std::collections::BTreeMap<Topic, Extent>> {
             self.log.extents().await
         }
+        async fn begin_after(&self, topic: &Topic, committed: &Positions) -> Result<()> {
+            self.log.begin_after(topic, committed).await
+        }
         async fn release(&self, topic: &Topic, positions: &Positions) -> Result<()> {
             self.log.release(topic, positions).await
         }

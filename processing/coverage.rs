@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use contract::{Coverage, Error, OffsetRange, Result, Topic};
+use contract::{Coverage, OffsetRange, Positions, Result, Topic};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, info};
 
 use crate::Engines;
 use crate::retry::until_done;
@@ -14,11 +15,19 @@ const GATHER: Duration = Duration::from_secs(10);
 /// Bytes of lines that are committed at once.
 const BYTES_MAX: usize = 1 << 20;
 
-/// Runs until `stop`, and then brings what is left.
+/// Starts what runs until `stop`, and then brings what is left. To be called before anything is appended.
 ///
 /// # Errors
-/// When the log or the table cannot go on.
-pub async fn run_coverage(engines: &Engines, stop: &CancellationToken) -> Result<()> {
+/// When the table's position cannot be read, or the log cannot go on behind it. The task ends with an error when the
+/// log or the table cannot go on.
+pub async fn start_coverage(engines: Engines, stop: CancellationToken) -> Result<JoinHandle<Result<()>>> {
+    let (topic, at) = (Topic::coverage(), committed(&engines).await?);
+    engines.log.release(&topic, &at).await?;
+    engines.log.begin_after(&topic, &at).await?;
+    Ok(tokio::spawn(async move { run(&engines, &stop).await }))
+}
+
+async fn run(engines: &Engines, stop: &CancellationToken) -> Result<()> {
     loop {
         while bring(engines, stop).await? {}
         if stop.is_cancelled() {
@@ -31,16 +40,22 @@ pub async fn run_coverage(engines: &Engines, stop: &CancellationToken) -> Result
     }
 }
 
+/// The next offset of the ledger's only partition.
+async fn committed(engines: &Engines) -> Result<Positions> {
+    Ok(Positions([(0, engines.cold.coverage_committed().await?.of(0))].into()))
+}
+
 /// Commits what the log has; whether there was something.
 async fn bring(engines: &Engines, stop: &CancellationToken) -> Result<bool> {
     let Engines { log, cold, troubles, .. } = engines;
-    let topic = Topic::coverage();
-    let mut at = cold.coverage_committed().await?;
-    at.0.entry(0).or_insert(0);
+    let (topic, at) = (Topic::coverage(), committed(engines).await?);
     let batch = log.read(&topic, &at, BYTES_MAX, Duration::ZERO).await?;
     let range = OffsetRange { partition: 0, from: at.of(0), to: batch.next.of(0) };
     if range.from == range.to {
         return Ok(false);
+    }
+    for lost in &batch.lost {
+        error!(from = lost.range.from, to = lost.range.to, "lines of `{topic}` are lost: {}", lost.reason);
     }
     let mut lines = Vec::with_capacity(batch.records.len());
     for record in &batch.records {
@@ -52,6 +67,8 @@ async fn bring(engines: &Engines, stop: &CancellationToken) -> Result<bool> {
         }
     }
     until_done("coverage cold", troubles, stop, || cold.commit_coverage(range, &lines)).await?;
-    log.release(&topic, &batch.next).await.map_err(|cause| Error::stop("release coverage").because(cause))?;
+    if let Err(error) = log.release(&topic, &batch.next).await {
+        info!("`{topic}` keeps lines longer than needed: {error}");
+    }
     Ok(true)
 }

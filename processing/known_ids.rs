@@ -1,13 +1,14 @@
 //! Which ids stand as rows already: how upstream repeats are told.
 //!
 //! The rule: a record is a duplicate if its id, in its period of event time (a day or a month, called by its first
-//! day here), stands as a row at a lower offset of its partition. The memory is the cold store itself. Of every
-//! period that records arrive for, the ids of
-//! the committed rows are read once and kept as 64-bit hashes; a hash that is known is looked up exactly.
+//! day here), stands as a row at a lower offset of its partition, or in another partition: an id changes its partition
+//! only when the topic has grown, so that row came first. The memory is the cold store itself. Of every period that
+//! records arrive for, the ids of the committed rows are read once and kept as 64-bit hashes; a hash that is known is
+//! looked up exactly. Where the periods of one batch are too many to be kept, its ids are looked up without that.
 //! Rows that the cold store has not committed are kept exactly, until it has. So a restart loses nothing,
 //! and both stores decide alike whenever they ask.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use arrow::array::AsArray;
@@ -67,7 +68,7 @@ fn hash(day: Day, id: &str) -> u64 {
 }
 
 impl KnownIds {
-    /// Nothing known yet; keeps about `ids_max` hashes.
+    /// Nothing known yet; keeps about `ids_max` hashes, and of one period alone what it has.
     pub(crate) fn new(schema: &RowSchema, ids_max: usize) -> Self {
         Self {
             source: schema.source,
@@ -87,14 +88,22 @@ impl KnownIds {
         self.clock += 1;
         self.found.clear();
         let mut suspects: HashMap<Day, Vec<&str>> = HashMap::new();
-        for day in records.iter().map(|at| self.period.first_day(at.record.event_time)).collect::<HashSet<_>>() {
+        let days: BTreeSet<Day> = records.iter().map(|at| self.period.first_day(at.record.event_time)).collect();
+        for day in &days {
+            if let Some(known) = self.days.get_mut(day) {
+                known.used = self.clock;
+            }
+        }
+        for day in days {
             self.load(cold, day).await?;
         }
         for at in records {
             let (day, id) = (self.period.first_day(at.record.event_time), at.record.id.as_str());
             let key = hash(day, id);
-            let committed = self.days.get(&day).is_some_and(|known| known.hashes.contains(&key));
-            if committed && !self.recent.get(&key).is_some_and(|places| places.iter().any(|place| &*place.id == id)) {
+            let may_be_committed = self.days.get(&day).is_none_or(|known| known.hashes.contains(&key));
+            if may_be_committed
+                && !self.recent.get(&key).is_some_and(|places| places.iter().any(|place| &*place.id == id))
+            {
                 suspects.entry(day).or_default().push(id);
             }
         }
@@ -105,7 +114,6 @@ impl KnownIds {
                 self.found.entry(key).or_default().push(place);
             }
         }
-        self.evict();
         Ok(())
     }
 
@@ -149,9 +157,9 @@ impl KnownIds {
         }
     }
 
+    /// Reads the ids of a day, unless there is no room for them beside those of the batch's other days.
     async fn load(&mut self, cold: &dyn ColdStore, day: Day) -> Result<()> {
-        if let Some(known) = self.days.get_mut(&day) {
-            known.used = self.clock;
+        if self.days.contains_key(&day) || !self.has_room(0) {
             return Ok(());
         }
         let mut hashes = HashedSet::default();
@@ -159,6 +167,9 @@ impl KnownIds {
         while let Some(batch) = ids.next().await {
             let batch = batch?;
             hashes.extend(batch.column(0).as_string::<i32>().iter().flatten().map(|id| hash(day, id)));
+            if !self.has_room(hashes.len()) {
+                return Ok(());
+            }
         }
         // Rows that were made but not committed when the day was last dropped from memory.
         let recent = self.recent.iter().filter(|(_, places)| places.iter().any(|place| place.day == day));
@@ -167,15 +178,84 @@ impl KnownIds {
         Ok(())
     }
 
-    /// Drops the days used longest ago, but none of the batch in hand.
-    fn evict(&mut self) {
-        let mut total: usize = self.days.values().map(|known| known.hashes.len()).sum();
+    /// Whether so many hashes of one more day may be kept; drops the days used longest ago for them, but none of the
+    /// batch in hand. A day has always room alone.
+    fn has_room(&mut self, more: usize) -> bool {
+        let mut total: usize = more + self.days.values().map(|known| known.hashes.len()).sum::<usize>();
         while total > self.ids_max {
             let oldest =
                 self.days.iter().filter(|(_, known)| known.used < self.clock).min_by_key(|(_, known)| known.used);
-            let Some((&day, known)) = oldest else { return };
+            let Some((&day, known)) = oldest else { return self.days.is_empty() };
             total -= known.hashes.len();
             self.days.remove(&day);
         }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::{OffsetRange, RowsBuilder, Span, Store};
+
+    use super::*;
+    use crate::memory::{MemoryStore, SCHEMA, SOURCE, TextProcessor, record};
+
+    fn logged(offset: Offset, id: &str, day: i32) -> LogRecord {
+        let record = record(id, day, "row");
+        LogRecord { partition: 0, offset, appended_at: record.fetched_at, record }
+    }
+
+    #[tokio::test]
+    async fn a_batch_over_many_days_keeps_few_ids_and_tells_every_repeat() {
+        const DAYS: i32 = 40;
+        let batch = |from: Offset| -> Vec<LogRecord> {
+            let ids = (0..DAYS).flat_map(|day| ["a", "b"].map(|id| (id, day)));
+            (from..).zip(ids).map(|(offset, (id, day))| logged(offset, id, day)).collect()
+        };
+        let cold = MemoryStore::new("cold");
+        let mut builder = RowsBuilder::new(&SCHEMA);
+        let stored = batch(0);
+        for at in stored.iter().filter(|at| at.record.id.as_str() == "a") {
+            builder.record(at, &TextProcessor).unwrap();
+        }
+        let to = stored.len() as Offset;
+        let span = Span { source: SOURCE, ranges: vec![OffsetRange { partition: 0, from: 0, to }] };
+        cold.write(&builder.finish(span)).await.unwrap();
+        cold.commit(SOURCE).await.unwrap();
+
+        let mut known = KnownIds::new(&SCHEMA, 10);
+        for round in 1..4 {
+            let again = batch(round * to);
+            known.prepare(&*cold, &again).await.unwrap();
+            assert!(known.days.len() <= 11, "the ids of {} days are kept", known.days.len());
+            for at in &again {
+                let is_known = known.is_duplicate(at);
+                assert_eq!(is_known, at.record.id.as_str() == "a" || round > 1, "round {round}: {at:?}");
+                if !is_known {
+                    known.insert(at);
+                }
+            }
+            // Days that are not of the next batch make room for its own.
+            let other = [logged((round + 1) * to - 1, "c", 1_000 + round as i32)];
+            known.prepare(&*cold, &other).await.unwrap();
+            assert!(known.days.contains_key(&Day(1_000 + round as i32)) && !known.is_duplicate(&other[0]));
+        }
+    }
+
+    #[tokio::test]
+    async fn one_day_with_more_ids_than_are_kept_is_kept_alone() {
+        let cold = MemoryStore::new("cold");
+        let mut builder = RowsBuilder::new(&SCHEMA);
+        for offset in 0..30 {
+            builder.record(&logged(offset, &offset.to_string(), 7), &TextProcessor).unwrap();
+        }
+        let span = Span { source: SOURCE, ranges: vec![OffsetRange { partition: 0, from: 0, to: 30 }] };
+        cold.write(&builder.finish(span)).await.unwrap();
+        cold.commit(SOURCE).await.unwrap();
+        let mut known = KnownIds::new(&SCHEMA, 10);
+        let again = [logged(30, "29", 7)];
+        known.prepare(&*cold, &again).await.unwrap();
+        assert!(known.is_duplicate(&again[0]));
+        assert_eq!(known.days[&Day(7)].hashes.len(), 30);
     }
 }

@@ -12,6 +12,7 @@
 //! | before a store's commit | the store's uncommitted rows | reading starts at the lower of both positions; the same rows are made again |
 //! | between the commits of the two stores | nothing | the store that is ahead drops what it knows |
 //! | after a commit, before the log hears of it | nothing | the log keeps the records a little longer |
+//! | and the log is lost, or its end | what no store has committed | the log goes on behind what the stores hold, before anything is appended; the hot store is filled from silver; what only one of them has is named in the ledger |
 #![forbid(unsafe_code)]
 
 mod collect;
@@ -33,7 +34,7 @@ use std::time::Duration;
 use contract::{Clock, ColdStore, HotStore, Log, Processor, RowSchema};
 
 pub use collect::{Collected, append, collect};
-pub use coverage::run_coverage;
+pub use coverage::start_coverage;
 pub use pipeline::{Flush, Pipeline, PipelineHandle};
 pub use store_loop::CommitPolicy;
 pub use troubles::Troubles;
@@ -48,7 +49,8 @@ pub struct Settings {
     /// While a backlog is worked off, the hot store commits after this long instead: each commit makes a
     /// segment, and few large ones cost less. Milliseconds.
     pub hot_commit_backlog_ms: u64,
-    /// The hot store commits after this many bytes of rows at the latest.
+    /// The hot store commits after this many bytes of rows at the latest. Until then they stay in memory, to be written
+    /// again should the disk be full.
     pub hot_commit_bytes_max: u64,
     /// Bytes of records that are read from the log and made rows at once. More make larger steps between
     /// the log and the stores; fewer cost more per record.
@@ -62,7 +64,7 @@ impl Default for Settings {
         Self {
             hot_commit_interval_ms: 500,
             hot_commit_backlog_ms: 5_000,
-            hot_commit_bytes_max: 256 << 20,
+            hot_commit_bytes_max: 128 << 20,
             batch_bytes_max: 8 << 20,
             janitor_interval_ms: 60_000,
         }

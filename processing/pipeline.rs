@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::known_ids::KnownIds;
+use crate::lost::Losses;
 use crate::retry::{Retry, until_done};
 use crate::store_loop::{Message, StoreLoop};
 use crate::{CommitPolicy, Engines, Recipe};
@@ -79,35 +80,44 @@ impl PipelineHandle {
 }
 
 impl Pipeline {
-    /// Starts to read where the store that is behind stands. After `stop` the pipeline processes what it
-    /// has read, commits both stores and ends.
+    /// Starts to read where the store that is behind stands, and makes sure that the log gives no offset again that a
+    /// store holds: so it is to be called before anything is appended. After `stop` the pipeline processes what it has read,
+    /// commits both stores and ends.
     ///
     /// # Errors
-    /// When a store's position cannot be read, or the log no longer has what a store needs.
+    /// When a store's position cannot be read, or neither the log nor the cold store has what a store needs.
     pub async fn start(self, stop: CancellationToken) -> Result<PipelineHandle> {
-        let source = self.recipe.schema.source;
-        crate::rebuild::catch_up_hot(&self.engines, self.recipe).await?;
-        let hot_at = self.engines.hot.committed(source).await?;
+        let (source, topic) = (self.recipe.schema.source, Topic::raw(self.recipe.schema.source));
+        let extent = self.engines.log.extent(&topic).await?;
+        let mut hot_at = self.engines.hot.committed(source).await?;
         let cold_at = self.engines.cold.committed(source).await?;
         let (hot_committed, hot) = watch::channel(hot_at.clone());
         let (cold_committed, cold) = watch::channel(cold_at.clone());
+        let missing = crate::rebuild::missing_in_hot(self.recipe, &extent, &hot_at, &cold_at)?;
+        // What will be filled from silver is not read from the log.
+        missing.iter().for_each(|range| hot_at.advance(range.partition, range.to));
+        self.engines.log.release(&topic, &hot_at.min(&cold_at)).await?;
+        self.engines.log.begin_after(&topic, &hot_at.max(&cold_at)).await?;
         let (flush, flushes) = mpsc::channel(FLUSHES_MAX);
+        let filled = hot_committed.clone();
         // A store gives up waiting for its peer only when the whole pipeline is told to stop.
         let loops = Loops {
             hot: self.spawn_store(self.engines.hot.clone(), self.hot, hot_committed, &stop),
             cold: self.spawn_store(self.engines.cold.clone(), self.cold, cold_committed, &stop),
         };
         let reader = Reader {
-            topic: Topic::raw(source),
+            topic,
             known: KnownIds::new(self.recipe.schema, limits::KNOWN_IDS_MAX),
             builder: RowsBuilder::new(self.recipe.schema),
+            losses: Losses::new(source),
             hot: hot.clone(),
             cold: cold.clone(),
+            filled,
             released: None,
             pipeline: self,
             stop,
         };
-        let running = tokio::spawn(reader.run(hot_at.min(&cold_at), loops, flushes));
+        let running = tokio::spawn(reader.run(missing, hot_at.min(&cold_at), loops, flushes));
         Ok(PipelineHandle { source, flush, hot, cold, running })
     }
 
@@ -172,13 +182,26 @@ struct Reader {
     builder: RowsBuilder,
     hot: watch::Receiver<Positions>,
     cold: watch::Receiver<Positions>,
+    losses: Losses,
+    /// Told what the hot store has committed while it is filled from silver.
+    filled: watch::Sender<Positions>,
     released: Option<Positions>,
     stop: CancellationToken,
 }
 
 impl Reader {
-    async fn run(mut self, from: Positions, loops: Loops, flushes: mpsc::Receiver<Flush>) -> Result<()> {
-        let read = self.read_until_stopped(from, &loops, flushes).await;
+    async fn run(
+        mut self,
+        missing: Vec<OffsetRange>,
+        from: Positions,
+        loops: Loops,
+        flushes: mpsc::Receiver<Flush>,
+    ) -> Result<()> {
+        let Pipeline { engines, recipe, .. } = &self.pipeline;
+        let read = match crate::rebuild::fill_hot(engines, *recipe, &missing, &self.filled, &self.stop).await {
+            Ok(()) => self.read_until_stopped(from, &loops, flushes).await,
+            Err(error) => Err(error),
+        };
         let ended = loops.end().await;
         self.release().await;
         ended.and(read)
@@ -210,6 +233,7 @@ impl Reader {
             });
             let batch = batch.await?;
             self.release().await;
+            self.losses.tell(&self.pipeline.engines).await?;
             if batch.next == at {
                 continue;
             }
@@ -220,7 +244,7 @@ impl Reader {
             }
             at = next;
         }
-        Ok(())
+        self.losses.tell(&self.pipeline.engines).await
     }
 
     async fn process(&mut self, from: &Positions, batch: Batch) -> Result<Rows> {
@@ -228,11 +252,9 @@ impl Reader {
             error!(topic = %self.topic, partition = lost.range.partition, from = lost.range.from, to = lost.range.to,
                 "records of `{}` are lost: {}", self.topic, lost.reason);
         }
-        if !batch.lost.is_empty() {
-            let source = self.pipeline.recipe.schema.source;
-            let cold = self.cold.borrow().clone();
-            crate::lost::note(&self.pipeline.engines, source, &batch.lost, &batch.records, &cold).await?;
-        }
+        let now = self.pipeline.engines.clock.now();
+        self.losses.note(now, &batch.lost, &batch.records, &self.cold.borrow());
+        self.losses.tell(&self.pipeline.engines).await?;
         self.known.committed(&self.cold.borrow());
         let cold = self.pipeline.engines.cold.clone();
         let (what, troubles) = (format!("{} ids", self.topic), self.pipeline.engines.troubles.clone());
@@ -389,6 +411,18 @@ mod tests {
         assert_eq!((line.kind, line.records, line.collector.as_str()), (CoverageKind::Missed, 1, "made/damage"));
         assert_eq!((line.from, line.to), (contract::Day(1).start(), contract::Day(3).start()));
         assert!(line.reason.ends_with("offsets 1..2 of partition 0 cannot be read from the log: byte 7 is damaged"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn damage_met_while_the_log_is_full_holds_nobody_up_and_enters_the_ledger_later() {
+        let world = World::with((1..6).map(|day| record(&day.to_string(), day, "row")));
+        let range = OffsetRange { partition: 0, from: 1, to: 2 };
+        world.log.lost.lock().unwrap().push(contract::Lost { range, reason: "byte 7 is damaged".to_owned() });
+        world.log.errors.lock().unwrap().extend((0..2).map(|_| Error::retry("append: the log is full")));
+        world.run().await.unwrap();
+        assert_eq!(world.cold.rows().len(), 4);
+        assert_eq!(world.log.coverage.lock().unwrap().len(), 1);
+        assert_eq!(world.log.released(), Positions([(0, 5)].into()));
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -1,77 +1,132 @@
 //! Filling the hot store from the cold one, where the log no longer has what the hot store lacks: it was
-//! deleted, damaged, or away for longer than the log keeps records.
+//! deleted, damaged, or away for longer than the log keeps records; or the log itself was lost.
 
 use arrow::array::AsArray;
 use arrow::compute::cast;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use contract::{Error, Offset, OffsetRange, Partition, Result, Rows, RowsBuilder, Span, Topic};
-use futures::TryStreamExt;
+use contract::{
+    Error, Extent, Offset, OffsetRange, Partition, Positions, Result, Rows, RowsBuilder, Span, TableStream,
+};
+use futures::StreamExt;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::retry::until_done;
 use crate::{Engines, Recipe};
 
-/// Offsets that are copied at once: about as many rows as a batch from the log.
-const OFFSETS_AT_ONCE: Offset = 20_000;
+/// Offsets that are copied first; the step then follows from the size of the rows.
+const OFFSETS_FIRST: Offset = 20_000;
+/// Bytes of rows that are copied, and committed, at once. Rows are written whole steps at a time, so a step that
+/// exceeds it is halved.
+const STEP_BYTES_MAX: usize = 64 << 20;
 
-/// Copies from `silver` into the hot store what lies below the start of the log.
-pub(crate) async fn catch_up_hot(engines: &Engines, recipe: Recipe) -> Result<()> {
+/// The runs of offsets that the hot store can have from `silver` only: below the start of the log, or, where the log
+/// ends before what the cold store has, all that the cold store has.
+///
+/// # Errors
+/// `Change` when the cold store lacks what the log has let go of.
+pub(crate) fn missing_in_hot(
+    recipe: Recipe,
+    extent: &Extent,
+    hot: &Positions,
+    cold: &Positions,
+) -> Result<Vec<OffsetRange>> {
+    let mut missing = Vec::new();
+    for (partition, of_log) in (0..).zip(&extent.partitions) {
+        let (from, in_cold) = (hot.of(partition), cold.of(partition));
+        if in_cold < of_log.start {
+            return Err(Error::change(format!(
+                "start `{}`: offsets {in_cold}..{} of partition {partition} are neither in the log nor in the cold \
+                 store; bring back the folder `cold` of the data directory, or begin with an empty data directory",
+                recipe.schema.source, of_log.start
+            )));
+        }
+        let to = if of_log.end < in_cold { in_cold } else { of_log.start };
+        if from < to {
+            missing.push(OffsetRange { partition, from, to });
+        }
+    }
+    Ok(missing)
+}
+
+/// Copies runs of offsets from `silver` into the hot store; ends early when `stop` is said.
+pub(crate) async fn fill_hot(
+    engines: &Engines,
+    recipe: Recipe,
+    missing: &[OffsetRange],
+    committed: &watch::Sender<Positions>,
+    stop: &CancellationToken,
+) -> Result<()> {
     let source = recipe.schema.source;
-    let extent = engines.log.extent(&Topic::raw(source)).await?;
-    let (hot, cold) = (engines.hot.committed(source).await?, engines.cold.committed(source).await?);
-    for (&partition, &start) in &extent.start().0 {
-        let from = hot.of(partition);
-        if from >= start {
-            continue;
+    let what = format!("{source} hot");
+    for range in missing {
+        let OffsetRange { partition, mut from, to } = *range;
+        info!(source = source.0, partition, from, to, "filling the hot store from `silver.{source}`");
+        let mut step = OFFSETS_FIRST;
+        while from < to && !stop.is_cancelled() {
+            let part = OffsetRange { partition, from, to: to.min(from.saturating_add(step)) };
+            let Some((silver, bytes)) = read_step(engines, recipe, part, STEP_BYTES_MAX).await? else {
+                step = (step / 2).max(1);
+                continue;
+            };
+            let empty = RowsBuilder::new(recipe.schema).finish(Span { source, ranges: vec![part] });
+            let rows = Rows { silver, ..empty };
+            until_done(&what, &engines.troubles, stop, || engines.hot.write(&rows)).await?;
+            let next = until_done(&what, &engines.troubles, stop, || engines.hot.commit(source)).await?;
+            committed.send_replace(next);
+            from = part.to;
+            if bytes < STEP_BYTES_MAX / 4 {
+                step = step.saturating_mul(2);
+            }
         }
-        if cold.of(partition) < start {
-            let doing = format!(
-                "start `{source}`: offsets {}..{start} of partition {partition} are neither in the log nor in the cold store",
-                cold.of(partition)
-            );
-            return Err(Error::stop(doing));
-        }
-        info!(source = source.0, partition, from, to = start, "filling the hot store from `silver.{source}`");
-        copy(engines, recipe, OffsetRange { partition, from, to: start }).await?;
     }
     Ok(())
 }
 
-async fn copy(engines: &Engines, recipe: Recipe, range: OffsetRange) -> Result<()> {
-    let source = recipe.schema.source;
-    let mut from = range.from;
-    while from < range.to {
-        let to = (from + OFFSETS_AT_ONCE).min(range.to);
-        let part = OffsetRange { from, to, ..range };
-        let silver = silver_rows(engines, recipe, part).await?;
-        let span = Span { source, ranges: vec![part] };
-        let empty = RowsBuilder::new(recipe.schema).finish(span);
-        engines.hot.write(&Rows { silver, ..empty }).await?;
-        from = to;
-    }
-    engines.hot.commit(source).await.map(drop)
-}
-
-async fn silver_rows(engines: &Engines, recipe: Recipe, range: OffsetRange) -> Result<RecordBatch> {
+/// The rows of some offsets that the hot store keeps at present, and their bytes; none if they are more than
+/// `bytes_max`, unless they are of one offset.
+async fn read_step(
+    engines: &Engines,
+    recipe: Recipe,
+    range: OffsetRange,
+    bytes_max: usize,
+) -> Result<Option<(RecordBatch, usize)>> {
     let OffsetRange { partition, from, to } = range;
-    let filter = format!("_partition = {partition} AND _offset >= {from} AND _offset < {to}");
-    read_silver(engines, recipe, &filter).await
+    let first_day = engines.hot.first_day(engines.clock.now());
+    let kept = first_day.map_or(String::new(), |day| format!(" AND event_time >= TIMESTAMP '{day}T00:00:00Z'"));
+    let filter = format!("_partition = {partition} AND _offset >= {from} AND _offset < {to}{kept}");
+    let schema = recipe.schema.arrow();
+    let mut batches = silver(engines, recipe, &filter).await?.batches;
+    let (mut read, mut bytes) = (Vec::new(), 0);
+    while let Some(batch) = batches.next().await {
+        let batch = as_schema(&batch?, &schema)?;
+        bytes += batch.get_array_memory_size();
+        if bytes > bytes_max && to - from > 1 {
+            return Ok(None);
+        }
+        read.push(batch);
+    }
+    Ok(Some((join(&schema, &read)?, bytes)))
 }
 
-/// Rows of `silver.SOURCE` in the form that a processor makes them.
-pub(crate) async fn read_silver(engines: &Engines, recipe: Recipe, filter: &str) -> Result<RecordBatch> {
+/// Rows of `silver.SOURCE`, in no order.
+pub(crate) async fn silver(engines: &Engines, recipe: Recipe, filter: &str) -> Result<TableStream> {
     let schema = recipe.schema.arrow();
     let names: Vec<_> = schema.fields().iter().map(|field| format!("\"{}\"", field.name())).collect();
-    let query =
-        format!("SELECT {} FROM silver.{} WHERE {filter} ORDER BY _offset", names.join(", "), recipe.schema.source);
-    let batches: Vec<RecordBatch> = engines.cold.sql(&query).await?.batches.try_collect().await?;
-    let batches = batches.iter().map(|batch| as_schema(batch, &schema)).collect::<Result<Vec<_>>>()?;
-    arrow::compute::concat_batches(&schema, &batches).map_err(|cause| Error::stop("join rows").because(cause))
+    let query = format!("SELECT {} FROM silver.{} WHERE {filter}", names.join(", "), recipe.schema.source);
+    engines.cold.scan(&query).await
+}
+
+/// Batches as one.
+pub(crate) fn join(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch> {
+    arrow::compute::concat_batches(schema, batches).map_err(|cause| Error::stop("join rows").because(cause))
 }
 
 /// The batch with the types of `schema`, by place: engines may answer with views or other field names.
 pub(crate) fn as_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    let wrong = |cause| Error::stop("read rows of `silver` in their own types").because(cause);
+    let wrong = |cause| Error::stop("read rows of a table in their own types").because(cause);
     let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| cast(column, field.data_type()));
     let columns = columns.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
     RecordBatch::try_new(schema.clone(), columns).map_err(wrong)

@@ -121,3 +121,48 @@ impl<S: Store + ?Sized> StoreLoop<S> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use contract::{OffsetRange, RowsBuilder, Span, SystemClock};
+
+    use super::*;
+    use crate::memory::{MemoryStore, SCHEMA, SOURCE};
+
+    fn span(from: i64) -> Message {
+        let ranges = vec![OffsetRange { partition: 0, from, to: from + 1 }];
+        Message::Rows(Arc::new(RowsBuilder::new(&SCHEMA).finish(Span { source: SOURCE, ranges })))
+    }
+
+    /// A read of the log wakes on an append, and what is committed is searchable: the conformance suites hold both. What is
+    /// between is the time until the commit.
+    #[tokio::test(start_paused = true)]
+    async fn rows_are_searchable_within_a_second_of_the_append_one_alone_or_a_steady_flow() {
+        let (committed, mut seen) = watch::channel(Positions::default());
+        let store_loop = StoreLoop {
+            store: MemoryStore::new("hot"),
+            source: SOURCE,
+            policy: crate::Settings::default().hot_policy(),
+            clock: Arc::new(SystemClock),
+            troubles: Arc::default(),
+            stop: CancellationToken::new(),
+            committed,
+        };
+        let (queue, receiver) = mpsc::channel(2);
+        let running = tokio::spawn(store_loop.run(receiver));
+        let second = Duration::from_secs(1);
+
+        queue.send(span(0)).await.unwrap();
+        tokio::time::timeout(second, seen.wait_for(|next| next.of(0) == 1)).await.expect("within a second").unwrap();
+        let mut sent: Vec<(i64, Instant)> = Vec::new();
+        for offset in 1..40 {
+            queue.send(span(offset)).await.unwrap();
+            sent.push((offset, Instant::now()));
+            tokio::time::sleep(Duration::from_millis(90)).await;
+            let late = sent.iter().find(|(offset, at)| at.elapsed() > second && seen.borrow().of(0) <= *offset);
+            assert_eq!(late, None);
+        }
+        drop(queue);
+        running.await.unwrap().unwrap();
+    }
+}

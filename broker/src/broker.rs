@@ -102,14 +102,11 @@ impl Broker {
 
     /// Starts every source's pipeline, the coverage ledger and the janitor.
     pub(crate) async fn start(self: &Arc<Self>, stop: &CancellationToken) -> Result<Work> {
+        let coverage = processing::start_coverage(self.engines.clone(), stop.clone()).await?;
         let mut pipelines = Vec::new();
         for source in self.sources {
             pipelines.push(self.start_pipeline(source, stop).await?);
         }
-        let coverage = tokio::spawn({
-            let (engines, stop) = (self.engines.clone(), stop.clone());
-            async move { processing::run_coverage(&engines, &stop).await }
-        });
         let janitor = tokio::spawn(self.clone().janitor(stop.clone()));
         Ok(Work { pipelines, coverage, janitor })
     }

@@ -235,6 +235,7 @@ fn a_lost_hot_store_is_filled_again_also_with_what_the_log_let_go() {
     place.environment.extend([
         ("DATABROKER_LOG_COMPRESSION", "none".to_owned()),
         ("DATABROKER_LOG_RETENTION_BYTES", "300000".to_owned()),
+        ("DATABROKER_COLD_QUERY_ROWS_MAX", "10".to_owned()),
     ]);
     for part in 0..4_u64 {
         let file = place.write(&format!("{part}.json.gz"), &gzip_lines(&events(part * 1_000, 1_000)));
@@ -254,8 +255,38 @@ fn a_lost_hot_store_is_filled_again_also_with_what_the_log_let_go() {
 }
 
 #[test]
-fn verify_names_what_was_taken_away_and_repair_brings_it_back() {
+fn a_lost_log_costs_no_record_that_comes_after_it() {
     let place = Place::new();
+    for (name, first) in [("before.json", 0), ("after.json", 300)] {
+        let events = events(first, 300);
+        let file = events.iter().map(|event| format!("{event}\n")).collect::<String>();
+        let summary = place.json(&["backfill", "github", &place.write(name, file.as_bytes())]);
+        assert_eq!(summary["rows"], json!(300), "{name}");
+        if first == 0 {
+            std::fs::remove_dir_all(place.data().join("log")).expect("it is there");
+        }
+    }
+    assert_eq!(place.count("SELECT count(DISTINCT _id) FROM silver.github"), 600);
+    assert_eq!(place.json(&["search", "github", "--size", "0"])["hits"]["total"]["value"], json!(600));
+    let verified = place.json(&["verify"]);
+    assert_eq!(verified["ok"], json!(true), "{verified:#}");
+
+    // Log and hot store at once: what the log had is filled from the cold store.
+    for lost in ["log", "hot"] {
+        std::fs::remove_dir_all(place.data().join(lost)).expect("it is there");
+    }
+    let more = events(600, 50).iter().map(|event| format!("{event}\n")).collect::<String>();
+    assert_eq!(place.json(&["backfill", "github", &place.write("more.json", more.as_bytes())])["rows"], json!(50));
+    assert_eq!(place.json(&["search", "github", "--size", "0"])["hits"]["total"]["value"], json!(650));
+    let verified = place.json(&["verify"]);
+    assert_eq!(verified["ok"], json!(true), "{verified:#}");
+}
+
+#[test]
+fn verify_names_what_was_taken_away_and_repair_brings_it_back() {
+    let mut place = Place::new();
+    // What users may ask for limits no proof.
+    place.environment.push(("DATABROKER_COLD_QUERY_ROWS_MAX", "10".to_owned()));
     let file = place.write("hour.json.gz", &gzip_lines(&events(0, 300)));
     place.json(&["backfill", "github", &file]);
     assert_eq!(place.json(&["verify"])["ok"], json!(true));

@@ -51,6 +51,7 @@ pub async fn suite(maker: &dyn Maker) {
     large_and_empty_bodies_come_back(maker).await;
     ids_and_times_come_back_whatever_they_are(maker).await;
     reopening_keeps_everything(maker).await;
+    after_begin_after_no_offset_that_a_store_holds_is_given_again(maker).await;
 }
 
 async fn append_gives_ascending_offsets_that_read_answers(maker: &dyn Maker) {
@@ -297,6 +298,36 @@ async fn ids_and_times_come_back_whatever_they_are(maker: &dyn Maker) {
     assert_same_records(read, &harvest.records);
 }
 
+async fn after_begin_after_no_offset_that_a_store_holds_is_given_again(maker: &dyn Maker) {
+    let committed = Positions([(0, 1_000), (1, 2_000)].into());
+    for name in ["begin-after-its-loss", "begin-anew"] {
+        let log = maker.open(name).await;
+        let mut records = 0;
+        if name == "begin-after-its-loss" {
+            log.append(&harvest(0, 40)).await.expect("append");
+            records += 40;
+        }
+        let before = log.extents().await.expect("extents")[&raw()].end();
+        log.begin_after(&raw(), &committed).await.expect("begin");
+        log.begin_after(&raw(), &Positions([(0, 3)].into())).await.expect("what is reached already changes nothing");
+        let unknown = Positions([(PARTITIONS, 1)].into());
+        log.begin_after(&raw(), &unknown).await.expect_err("there is no such partition");
+        let appended = log.append(&harvest(1, 40)).await.expect("append");
+        records += 40;
+        for range in &appended.ranges {
+            let (least, end) = (committed.of(range.partition), before.of(range.partition));
+            assert!(range.from >= least.max(end), "{name}: {range:?} begins behind {least} and {end}");
+        }
+        let read = read_from_start(&*log).await;
+        assert_ascending(&read);
+        assert_eq!(read.len(), records, "{name}: what the log has is read all the same");
+        drop(log);
+        let log = maker.open(name).await;
+        let again = read_from_start(&*log).await;
+        assert_eq!(again.iter().map(place).collect::<Vec<_>>(), read.iter().map(place).collect::<Vec<_>>());
+    }
+}
+
 async fn reopening_keeps_everything(maker: &dyn Maker) {
     let mut expected = Vec::new();
     for round in 0..3 {
@@ -359,18 +390,29 @@ fn coverage(number: i64, kind: CoverageKind) -> Coverage {
 
 /// All records at and after `from`; the suite appends before it reads, so the end is known.
 async fn read_all(log: &dyn Log, topic: &Topic, from: &Positions) -> Vec<LogRecord> {
+    let batch = read_to_end(log, topic, from).await;
+    assert_eq!(batch.lost, [], "nothing is damaged");
+    batch.records
+}
+
+/// What can be read of the source's topic.
+async fn read_from_start(log: &dyn Log) -> Vec<LogRecord> {
+    let start = log.extents().await.expect("extents")[&raw()].start();
+    read_to_end(log, &raw(), &start).await.records
+}
+
+async fn read_to_end(log: &dyn Log, topic: &Topic, from: &Positions) -> Batch {
     let end = log.extents().await.expect("extents")[topic].end();
     let end = Positions(from.0.keys().map(|&partition| (partition, end.of(partition))).collect());
-    let mut next = from.clone();
-    let mut records = Vec::new();
-    while !next.reaches(&end) {
-        let Batch { records: more, next: after, lost } = log.read(topic, &next, 100_000, WAIT).await.expect("read");
-        assert_eq!(lost, [], "nothing is damaged");
-        assert!(after.reaches(&next) && after != next, "every read goes on");
-        records.extend(more);
-        next = after;
+    let mut whole = Batch { next: from.clone(), ..Batch::default() };
+    while !whole.next.reaches(&end) {
+        let batch = log.read(topic, &whole.next, 100_000, WAIT).await.expect("read");
+        assert!(batch.next.reaches(&whole.next) && batch.next != whole.next, "every read goes on");
+        whole.records.extend(batch.records);
+        whole.lost.extend(batch.lost);
+        whole.next = batch.next;
     }
-    records
+    whole
 }
 
 fn range_of(ranges: &[OffsetRange], partition: Partition) -> OffsetRange {

@@ -112,6 +112,11 @@ impl DiskFile for RealFile {
     }
 }
 
+/// Whether there is no room, which may change; any other failure of a disk may not.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Writes a whole small file so that after a crash it is there completely or not at all.
 pub(crate) fn write_whole(disk: &dyn Disk, folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let unfinished = folder.join(format!("{name}.tmp"));

@@ -194,6 +194,11 @@ impl Log for EmbeddedLog {
         Ok(self.shared.state().extents())
     }
 
+    async fn begin_after(&self, topic: &Topic, committed: &Positions) -> Result<()> {
+        let (topic, committed) = (topic.clone(), committed.clone());
+        self.ask("go on behind what the stores hold", |reply| Job::BeginAfter { topic, committed, reply }).await
+    }
+
     async fn release(&self, topic: &Topic, positions: &Positions) -> Result<()> {
         let (topic, positions) = (topic.clone(), positions.clone());
         self.ask("release offsets of the log", |reply| Job::Release { topic, positions, reply }).await

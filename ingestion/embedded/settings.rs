@@ -13,8 +13,8 @@ const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 4_096..=1 << 30;
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Partitions of each source's topic, 1 to 1024. Four let four processors work side by side. It may only
-    /// grow: records stay where they are, and an id that comes again after it grew may fall into another
-    /// partition, where it is not known as a duplicate.
+    /// grow: records stay where they are, and an id that comes again after it grew is a duplicate also in another
+    /// partition.
     pub partitions: Partition,
     /// Bytes at which a segment file is closed and the next one begun, 4 KiB to 1 GiB. At start only the last segment
     /// is read through, and retention removes whole segments: 64 MiB keep both small and the files few.

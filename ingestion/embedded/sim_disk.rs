@@ -134,7 +134,7 @@ struct SimFile {
 impl DiskFile for SimFile {
     fn append(&mut self, parts: &[&[u8]]) -> io::Result<()> {
         let mut inner = self.disk.inner();
-        let used: usize = inner.files.iter().map(|file| file.current.len()).sum();
+        let used: usize = inner.names.values().map(|&id| inner.files[id].current.len()).sum();
         let left = inner.bytes_max.map_or(usize::MAX, |most| most.saturating_sub(used));
         let bytes = parts.concat();
         let taken = bytes.len().min(left);

@@ -12,7 +12,7 @@ use contract::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::disk::{Disk, DiskFile, write_whole};
+use crate::disk::{Disk, DiskFile, is_full, write_whole};
 use crate::frame::{Batch, Ends, Head};
 use crate::record_batch::EncodedBatch;
 use crate::segment::{self, Segment};
@@ -25,6 +25,7 @@ const GROUP_BYTES_MAX: u64 = 32 << 20;
 /// What the writer is asked to do.
 pub(crate) enum Job {
     Append(Append),
+    BeginAfter { topic: Topic, committed: Positions, reply: oneshot::Sender<Result<()>> },
     Release { topic: Topic, positions: Positions, reply: oneshot::Sender<Result<()>> },
 }
 
@@ -85,6 +86,10 @@ impl Writer {
         let mut held = None;
         while let Some(job) = held.take().or_else(|| jobs.blocking_recv()) {
             match job {
+                Job::BeginAfter { topic, committed, reply } => {
+                    let answer = self.begin_after(&topic, &committed);
+                    send(reply, answer);
+                }
                 Job::Release { topic, positions, reply } => {
                     let answer = self.release(&topic, &positions);
                     send(reply, answer);
@@ -121,14 +126,11 @@ impl Writer {
         let placed: Vec<Placed> = group.into_iter().map(|append| self.place(append, durable_below)).collect();
         let position = self.shared.state().active.length;
         if let Err(error) = self.write(&placed) {
-            let is_disk_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
             // Nothing was synced yet, so after cutting the file back it holds what it held before.
-            if is_disk_full && self.file.truncate(position).is_ok() {
+            if is_full(&error) && self.file.truncate(position).is_ok() {
                 self.ends = ends_before;
                 self.next_sequence = durable_below;
-                self.tell_full(true);
-                let doing = format!("append to the log: the disk is full: {error}");
-                let refusal = Refusal { remedy: Remedy::Retry, doing };
+                let refusal = self.disk_is_full(&error);
                 return refuse(placed.into_iter().map(|placed| placed.reply), &refusal);
             }
             let refusal = self.broken("write to the log", &error);
@@ -229,24 +231,60 @@ impl Writer {
         Ok(())
     }
 
+    /// Goes on behind what the stores hold, where the log ends before that: its end was lost, or it was begun anew.
+    fn begin_after(&mut self, topic: &Topic, committed: &Positions) -> Result<()> {
+        self.check_partitions("go on behind", topic, committed)?;
+        if self.ends_of(topic).reaches(committed) {
+            return Ok(());
+        }
+        let ends = self.ends_of(topic);
+        tracing::error!(%topic, ?ends, ?committed, "the log ends before what the stores hold; it goes on behind that");
+        let is_empty = {
+            let state = self.shared.state();
+            state.sealed.is_empty() && !state.active.has_appends()
+        };
+        if is_empty {
+            // Nothing is missed of what every store has: a log without records begins there.
+            let released = Positions(committed.0.keys().map(|&p| (p, self.released.of(topic, p))).collect());
+            self.advance(topic, &released.min(committed));
+            self.roll()?;
+            let unused = self.shared.state().sealed.first().cloned().expect("it was just sealed");
+            self.remove_oldest(&unused)?;
+        }
+        self.advance(topic, committed);
+        Ok(())
+    }
+
+    fn advance(&mut self, topic: &Topic, to: &Positions) {
+        for (&partition, &next) in &to.0 {
+            if next > self.ends.of(topic, partition) {
+                self.ends.set(topic, partition, next);
+            }
+        }
+        self.shared.state_mut().ends.clone_from(&self.ends);
+    }
+
+    fn ends_of(&self, topic: &Topic) -> Positions {
+        Positions((0..).zip(self.ends.0.get(topic).into_iter().flatten().copied()).collect())
+    }
+
+    fn check_partitions(&self, doing: &str, topic: &Topic, positions: &Positions) -> Result<()> {
+        self.shared.check_healthy(&format!("{doing} offsets of the log"))?;
+        let partitions = self.ends.0.get(topic).map_or(0, Vec::len) as Partition;
+        match positions.0.keys().find(|&&partition| !(0..partitions).contains(&partition)) {
+            Some(unknown) => {
+                Err(Error::change(format!("{doing} partition {unknown} of `{topic}` (it has {partitions})")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Takes note of what every store has committed, and removes what may go.
     fn release(&mut self, topic: &Topic, positions: &Positions) -> Result<()> {
-        self.shared.check_healthy("release offsets of the log")?;
-        let partitions = self.ends.0.get(topic).map_or(0, Vec::len) as Partition;
-        if let Some(unknown) = positions.0.keys().find(|&&partition| !(0..partitions).contains(&partition)) {
-            return Err(Error::change(format!("release partition {unknown} of `{topic}` (it has {partitions})")));
-        }
+        self.check_partitions("release", topic, positions)?;
         for (&partition, &next) in &positions.0 {
             if next > self.released.of(topic, partition) {
                 self.released.set(topic, partition, next);
-            }
-            let end = self.ends.of(topic, partition);
-            if next > end {
-                // The stores hold offsets that this log does not: its end was lost, or it was begun anew. Given out
-                // again they would be taken for records already stored.
-                tracing::error!(%topic, partition, end, committed = next, "the log ends before what the stores have committed; it goes on behind that");
-                self.ends.set(topic, partition, next);
-                self.shared.state_mut().ends.set(topic, partition, next);
             }
         }
         Ok(self.retain(0)?)
@@ -307,7 +345,7 @@ impl Writer {
             (state.active.first_sequence, state.active.to_bytes())
         };
         let written = write_whole(&*shared.disk, &shared.folders.journal, &segment::index_name(sequence), &index);
-        written.map_err(|error| self.broken("write the index of a log segment", &error))?;
+        written.map_err(|error| self.not_rolled("write the index of a log segment", &error))?;
         let head = Head {
             is_snapshot: true,
             cursors: shared.state().cursors.clone().into_iter().collect(),
@@ -315,7 +353,7 @@ impl Writer {
         };
         let interval = self.settings.index_interval_bytes;
         let created = create_segment(&*shared.disk, &shared.folders.journal, &head, interval);
-        let (file, active) = created.map_err(|error| self.broken("begin a log segment", &error))?;
+        let (file, active) = created.map_err(|error| self.not_rolled("begin a log segment", &error))?;
         self.file = file;
         self.next_sequence = active.next_sequence;
         self.is_unproven = false; // the next segment proves it
@@ -347,6 +385,23 @@ impl Writer {
             batches: Vec::new(),
             cursors: Vec::new(),
         }
+    }
+
+    /// A full disk leaves a file that nothing was told of; the next try begins it again.
+    fn not_rolled(&mut self, doing: &str, error: &io::Error) -> Refusal {
+        if is_full(error) { self.disk_is_full(error) } else { self.broken(doing, error) }
+    }
+
+    /// Makes room for the next try, if every store has what the oldest segment holds, however young it is.
+    fn disk_is_full(&mut self, error: &io::Error) -> Refusal {
+        self.tell_full(true);
+        let oldest = self.shared.state().sealed.first().filter(|s| s.is_below(&self.released)).cloned();
+        if let Some(oldest) = oldest
+            && let Err(refusal) = self.remove_oldest(&oldest)
+        {
+            return refusal;
+        }
+        Refusal { remedy: Remedy::Retry, doing: format!("append to the log: the disk is full: {error}") }
     }
 
     fn broken(&self, doing: &str, error: &io::Error) -> Refusal {

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Int64Type;
+use arrow::array::AsArray;
 use contract::{ColdTable, LogRecord, Offset, OffsetRange, Partition, Positions, Result, SourceId, Topic};
 use futures::StreamExt;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Proof, bronze_table};
 use crate::Engines;
+use crate::rebuild::places;
 
-/// Offsets judged at once: 8 bytes of memory each.
-const OFFSETS_AT_ONCE: Offset = 4_000_000;
+/// Offsets judged at once, over all partitions: 24 bytes of memory each.
+const OFFSETS_AT_ONCE: Offset = 500_000;
+/// Records mended in one commit.
+const MENDED_AT_ONCE: usize = 10_000;
 /// Bytes of records read from the log at once.
 const READ_BYTES_MAX: usize = 8 << 20;
 
@@ -27,121 +29,168 @@ pub(super) struct Remedy {
 }
 
 pub(super) async fn prove(engines: &Engines, source: SourceId, marks: &Positions) -> Result<(Proof, Remedy)> {
-    let mut proof = Proof::new("bronze");
-    let mut remedy = Remedy::default();
-    let extent = engines.log.extent(&Topic::raw(source)).await?;
-    for (&partition, &mark) in &marks.0 {
-        let log_start = extent.start().of(partition);
-        let mut from = 0;
-        while from < mark {
-            let range = OffsetRange { partition, from, to: (from + OFFSETS_AT_ONCE).min(mark) };
-            window(engines, source, range, log_start, (&mut proof, &mut remedy)).await?;
-            from = range.to;
-        }
+    let mut judge = Judge { engines, source, proof: Proof::new("bronze"), remedy: Remedy::default() };
+    let log_start = engines.log.extent(&Topic::raw(source)).await?.start();
+    let end = marks.0.values().copied().max().unwrap_or(0);
+    let step = (OFFSETS_AT_ONCE / marks.0.len().max(1) as Offset).max(1);
+    let mut from = 0;
+    while from < end {
+        let to = (from + step).min(end);
+        judge.window(Window::new(from, to, marks), &log_start).await?;
+        from = to;
     }
-    Ok((proof, remedy))
+    Ok((judge.proof, judge.remedy))
 }
 
-/// Judges one run of offsets.
-async fn window(
-    engines: &Engines,
-    source: SourceId,
-    range: OffsetRange,
-    log_start: Offset,
-    (proof, remedy): (&mut Proof, &mut Remedy),
-) -> Result<()> {
-    let partition = range.partition;
-    let mut hashes = vec![0_u64; (range.to - range.from) as usize];
-    read_bronze(engines, source, range, &mut hashes, proof, remedy).await?;
-    for (offset, _) in (range.from..).zip(&hashes).filter(|(_, hash)| **hash == 0) {
-        proof.differs(|| format!("offset {offset} of partition {partition} is missing in `bronze.{source}`"));
-        remedy.missing.push((partition, offset));
+/// What bronze has of a run of offsets, the same of every partition.
+struct Window {
+    from: Offset,
+    to: Offset,
+    /// Per partition, as far as it goes.
+    partitions: BTreeMap<Partition, Vec<Option<Known>>>,
+}
+
+/// Hashes of a record.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Known {
+    id: u64,
+    body: u64,
+}
+
+impl Known {
+    fn of(id: &str, body: &[u8]) -> Self {
+        Self { id: xxh3_64(id.as_bytes()), body: xxh3_64(body) }
     }
-    let mut at = Positions([(partition, range.from.max(log_start))].into());
-    while at.of(partition) < range.to {
-        let batch = engines.log.read(&Topic::raw(source), &at, READ_BYTES_MAX, Duration::ZERO).await?;
-        for lost in &batch.lost {
-            let OffsetRange { from, to, .. } = lost.range;
-            proof.differs(|| {
-                format!("offsets {from}..{to} of partition {partition} cannot be read from the log: {}", lost.reason)
-            });
+}
+
+impl Window {
+    fn new(from: Offset, to: Offset, marks: &Positions) -> Self {
+        let length = |mark: Offset| usize::try_from(mark.min(to) - from).unwrap_or(0);
+        let partitions = marks.0.iter().map(|(&partition, &mark)| (partition, vec![None; length(mark)]));
+        Self { from, to, partitions: partitions.filter(|(_, places)| !places.is_empty()).collect() }
+    }
+
+    fn at(&mut self, partition: Partition, offset: Offset) -> Option<&mut Option<Known>> {
+        let place = usize::try_from(offset - self.from).ok()?;
+        self.partitions.get_mut(&partition)?.get_mut(place)
+    }
+
+    fn end(&self, partition: Partition) -> Offset {
+        self.from + self.partitions.get(&partition).map_or(0, |places| places.len() as Offset)
+    }
+}
+
+struct Judge<'a> {
+    engines: &'a Engines,
+    source: SourceId,
+    proof: Proof,
+    remedy: Remedy,
+}
+
+impl Judge<'_> {
+    async fn window(&mut self, mut window: Window, log_start: &Positions) -> Result<()> {
+        self.read_bronze(&mut window).await?;
+        for (&partition, known) in &window.partitions {
+            for (offset, _) in (window.from..).zip(known).filter(|(_, known)| known.is_none()) {
+                let table = bronze_table(self.source);
+                self.proof.differs(|| format!("offset {offset} of partition {partition} is missing in `{table}`"));
+                self.remedy.missing.push((partition, offset));
+            }
         }
-        for record in batch.records.iter().filter(|record| record.offset < range.to) {
-            *proof.counts.entry("log_records").or_default() += 1;
-            let stored = hashes[(record.offset - range.from) as usize];
-            if stored != 0 && stored != hash(record.record.id.as_str(), &record.record.body) {
-                let offset = record.offset;
-                proof.differs(|| {
-                    format!(
-                        "offset {offset} of partition {partition} has other bytes in `bronze.{source}` than in the log"
-                    )
+        let starts = window.partitions.keys().map(|&partition| (partition, window.from.max(log_start.of(partition))));
+        let mut at = Positions(starts.collect());
+        loop {
+            at.0.retain(|&partition, next| *next < window.end(partition));
+            if at.0.is_empty() {
+                return Ok(());
+            }
+            let batch = self.engines.log.read(&Topic::raw(self.source), &at, READ_BYTES_MAX, Duration::ZERO).await?;
+            for lost in &batch.lost {
+                let OffsetRange { partition, from, to } = lost.range;
+                let to = to.min(window.end(partition));
+                let reason = &lost.reason;
+                self.proof.differs(|| {
+                    format!("offsets {from}..{to} of partition {partition} cannot be read from the log: {reason}")
                 });
-                remedy.wrong.push((partition, offset));
             }
+            batch.records.iter().for_each(|record| self.compare(&mut window, record));
+            if batch.next == at {
+                let table = bronze_table(self.source);
+                for (partition, end) in at.0 {
+                    let to = window.end(partition);
+                    self.proof.differs(|| {
+                        format!("the log of partition {partition} ends at {end}, but `{table}` goes to {to}")
+                    });
+                }
+                return Ok(());
+            }
+            at = batch.next;
         }
-        if batch.next == at {
-            let end = at.of(partition);
-            proof.differs(|| {
-                format!("the log of partition {partition} ends at {end}, but `bronze.{source}` goes to {}", range.to)
+    }
+
+    fn compare(&mut self, window: &mut Window, at: &LogRecord) {
+        let (partition, offset) = (at.partition, at.offset);
+        let Some(place) = window.at(partition, offset) else { return };
+        *self.proof.counts.entry("log_records").or_default() += 1;
+        let Some(stored) = *place else { return };
+        let logged = Known::of(at.record.id.as_str(), &at.record.body);
+        let table = bronze_table(self.source);
+        if stored.id != logged.id {
+            // Which of both came first nobody can tell, so neither is given up for the other.
+            self.proof.differs(|| {
+                format!(
+                    "offset {offset} of partition {partition} is `{}` in the log and another record in `{table}`: \
+                     the log was begun anew or put back; this is not mended",
+                    at.record.id.as_str()
+                )
             });
-            break;
+        } else if stored.body != logged.body {
+            self.proof.differs(|| {
+                format!("offset {offset} of partition {partition} has other bytes in `{table}` than in the log")
+            });
+            self.remedy.wrong.push((partition, offset));
         }
-        at = batch.next;
     }
-    Ok(())
-}
 
-async fn read_bronze(
-    engines: &Engines,
-    source: SourceId,
-    range: OffsetRange,
-    hashes: &mut [u64],
-    proof: &mut Proof,
-    remedy: &mut Remedy,
-) -> Result<()> {
-    let OffsetRange { partition, from, to } = range;
-    let table = bronze_table(source);
-    let query = format!(
-        "SELECT _offset, id, body FROM {table} WHERE _partition = {partition} AND _offset >= {from} AND _offset < {to}"
-    );
-    let mut batches = engines.cold.sql(&query).await?.batches;
-    while let Some(batch) = batches.next().await {
-        for (offset, id, body) in plain_columns(&batch?)? {
-            *proof.counts.entry("bronze_records").or_default() += 1;
-            let place = &mut hashes[(offset - from) as usize];
-            if *place != 0 {
-                proof
-                    .differs(|| format!("offset {offset} of partition {partition} stands more than once in `{table}`"));
-                remedy.wrong.push((partition, offset));
+    async fn read_bronze(&mut self, window: &mut Window) -> Result<()> {
+        let table = bronze_table(self.source);
+        let query = format!(
+            "SELECT _partition, _offset, id, body FROM {table} WHERE _offset >= {} AND _offset < {}",
+            window.from, window.to
+        );
+        let mut batches = self.engines.cold.scan(&query).await?.batches;
+        while let Some(batch) = batches.next().await {
+            let batch = plain(&batch?)?;
+            let (ids, bodies) = (batch.column(2).as_string::<i32>(), batch.column(3).as_binary::<i32>());
+            for (row, (partition, offset)) in places(&batch).enumerate() {
+                let Some(place) = window.at(partition, offset) else { continue };
+                *self.proof.counts.entry("bronze_records").or_default() += 1;
+                let known = Known::of(ids.value(row), bodies.value(row));
+                if let Some(before) = place.replace(known) {
+                    self.proof.differs(|| {
+                        format!("offset {offset} of partition {partition} stands more than once in `{table}`")
+                    });
+                    if before.id == known.id {
+                        self.remedy.wrong.push((partition, offset));
+                    }
+                }
             }
-            *place = hash(&id, &body);
         }
+        Ok(())
     }
-    Ok(())
 }
 
-/// Offset, id and body, whatever layout the engine answers with.
-fn plain_columns(batch: &RecordBatch) -> Result<Vec<(Offset, String, Vec<u8>)>> {
+/// The batch in plain types, whatever layout the engine answers with.
+fn plain(batch: &arrow::record_batch::RecordBatch) -> Result<arrow::record_batch::RecordBatch> {
     use arrow::datatypes::{DataType, Field, Schema};
-    let schema = Schema::new(vec![
-        Field::new("_offset", DataType::Int64, true),
-        Field::new("id", DataType::Utf8, true),
-        Field::new("body", DataType::Binary, true),
-    ]);
-    let batch = crate::rebuild::as_schema(batch, &schema.into())?;
-    let (offsets, ids, bodies) = (
-        batch.column(0).as_primitive::<Int64Type>(),
-        batch.column(1).as_string::<i32>(),
-        batch.column(2).as_binary::<i32>(),
-    );
-    Ok((0..batch.num_rows())
-        .map(|row| (offsets.value(row), ids.value(row).to_owned(), bodies.value(row).to_vec()))
-        .collect())
-}
-
-/// Never zero, which stands for "not there".
-fn hash(id: &str, body: &[u8]) -> u64 {
-    xxh3_64_with_seed(body, xxh3_64_with_seed(id.as_bytes(), 0)).max(1)
+    let columns = [
+        ("_partition", DataType::Int64),
+        ("_offset", DataType::Int64),
+        ("id", DataType::Utf8),
+        ("body", DataType::Binary),
+    ];
+    let fields = columns.map(|(name, kind)| Field::new(name, kind, true));
+    crate::rebuild::as_schema(batch, &Schema::new(fields.to_vec()).into())
 }
 
 /// Puts back from the log what is missing or wrong in bronze; what the log no longer has stays as it is.
@@ -150,22 +199,34 @@ pub(super) async fn repair(engines: &Engines, source: SourceId, remedy: &Remedy)
     for &(partition, offset) in remedy.wrong.iter().chain(&remedy.missing) {
         places.entry(partition).or_default().push(offset);
     }
-    let extent = engines.log.extent(&Topic::raw(source)).await?;
-    let mut found: Vec<LogRecord> = Vec::new();
+    let start = engines.log.extent(&Topic::raw(source)).await?.start();
+    let mut put_back = 0;
     for (partition, mut offsets) in places {
         offsets.sort_unstable();
         offsets.dedup();
-        for offset in offsets.into_iter().filter(|&offset| offset >= extent.start().of(partition)) {
-            let at = Positions([(partition, offset)].into());
-            let batch = engines.log.read(&Topic::raw(source), &at, 1, Duration::ZERO).await?;
-            found.extend(batch.records.into_iter().filter(|record| record.offset == offset).take(1));
+        offsets.retain(|&offset| offset >= start.of(partition));
+        for some in offsets.chunks(MENDED_AT_ONCE) {
+            put_back += put_back_some(engines, source, partition, some).await?;
         }
     }
+    Ok((put_back > 0)
+        .then(|| format!("put {put_back} records from the log into `bronze.{source}`"))
+        .into_iter()
+        .collect())
+}
+
+async fn put_back_some(engines: &Engines, source: SourceId, partition: Partition, offsets: &[Offset]) -> Result<usize> {
+    let mut found: Vec<LogRecord> = Vec::new();
+    for &offset in offsets {
+        let at = Positions([(partition, offset)].into());
+        let batch = engines.log.read(&Topic::raw(source), &at, 1, Duration::ZERO).await?;
+        found.extend(batch.records.into_iter().filter(|record| record.offset == offset).take(1));
+    }
     if found.is_empty() {
-        return Ok(Vec::new());
+        return Ok(0);
     }
     let rows = contract::bronze_batch(&found);
     let replaced: Vec<_> = found.iter().map(|record| (record.partition, record.offset)).collect();
     engines.cold.mend(source, ColdTable::Bronze, &replaced, Some(&rows)).await?;
-    Ok(vec![format!("put {} records from the log into `bronze.{source}`", replaced.len())])
+    Ok(replaced.len())
 }

@@ -1,14 +1,21 @@
 //! Proof 3: the hot store against silver.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
-use contract::{Day, Offset, Partition, Positions, Result, StoredRow, row_json};
+use arrow::array::AsArray;
+use arrow::datatypes::TimestampMicrosecondType;
+use arrow::record_batch::RecordBatch;
+use contract::{Day, Error, Offset, Partition, Positions, Result, StoredRow, Timestamp, row_json};
 use futures::StreamExt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{Proof, silver_table};
-use crate::rebuild::{as_schema, places, read_silver};
+use crate::rebuild::{as_schema, join, places, silver};
 use crate::{Engines, Recipe};
+
+/// Rows judged at once: 24 bytes of memory each. Where there are more they are judged in parts, and both stores are
+/// read for each.
+const ROWS_AT_ONCE: u64 = 4_000_000;
 
 /// What can be mended from silver.
 #[derive(Default)]
@@ -19,113 +26,151 @@ pub(super) struct Remedy {
     surplus: Vec<(Partition, Offset)>,
 }
 
-/// The hash of each row of one index by its place; about 40 bytes of memory a row.
-type Hashes = HashMap<(Partition, Offset), u64>;
-
-pub(super) async fn prove(engines: &Engines, recipe: Recipe, marks: &Positions) -> Result<(Proof, Remedy)> {
+/// Proves what lies below the positions of both stores.
+pub(super) async fn prove(engines: &Engines, recipe: Recipe, cold: &Positions) -> Result<(Proof, Remedy)> {
+    let source = recipe.schema.source;
+    let marks = engines.hot.committed(source).await?.min(cold);
     let first_day = engines.hot.first_day(engines.clock.now());
-    let mut judge = Judge { engines, recipe, marks, first_day, proof: Proof::new("hot"), remedy: Remedy::default() };
-    let mut seen: Vec<String> = Vec::new();
-    let mut index = String::new();
-    let mut hashes = Hashes::new();
-    let mut stored = engines.hot.rows(recipe.schema.source).await?;
-    while let Some(row) = stored.next().await {
-        let row = row?;
-        if row.index != index {
-            judge.index(&index, std::mem::take(&mut hashes), &mut seen).await?;
-            index.clone_from(&row.index);
-        }
-        judge.note(&row, &mut hashes);
+    let unreadable = |cause| Error::stop(format!("list the indices of `{source}`")).because(cause);
+    let indices = engines.hot.indices(&format!("{source}-*")).await.map_err(unreadable)?;
+    let passes = indices.iter().map(|index| index.rows).sum::<u64>().div_ceil(ROWS_AT_ONCE).max(1);
+    let mut judge = Judge {
+        recipe,
+        marks,
+        first_day,
+        part: (0, passes as Offset),
+        proof: Proof::new("hot"),
+        remedy: Remedy::default(),
+    };
+    for pass in 0..passes {
+        judge.part.0 = pass as Offset;
+        judge.pass(engines).await?;
     }
-    judge.index(&index, hashes, &mut seen).await?;
-    // What is left are days that no index has.
-    let others = if seen.is_empty() { "true".to_owned() } else { format!("NOT ({})", seen.join(" OR ")) };
-    judge.compare(&others, Hashes::new()).await?;
     Ok((judge.proof, judge.remedy))
 }
 
-struct Judge<'a> {
-    engines: &'a Engines,
+/// A row of the hot store.
+struct Kept {
+    hash: u64,
+    offset: Offset,
+    partition: Partition,
+    /// The number of its index.
+    index: u16,
+    is_in_silver: bool,
+}
+
+struct Judge {
     recipe: Recipe,
-    marks: &'a Positions,
+    marks: Positions,
     first_day: Option<Day>,
+    /// Which part of the offsets is judged now, of how many.
+    part: (Offset, Offset),
     proof: Proof,
     remedy: Remedy,
 }
 
-impl Judge<'_> {
-    fn judged(&self, partition: Partition, offset: Offset) -> bool {
-        offset < self.marks.of(partition)
-    }
-
-    fn note(&mut self, row: &StoredRow, hashes: &mut Hashes) {
-        let place = (row.partition, row.offset);
-        // Days past the retention leave in their own time.
-        let kept = self.first_day.is_none_or(|first| index_days(&row.index).is_none_or(|(_, end)| end > first));
-        if !kept || !self.judged(row.partition, row.offset) {
-            return;
-        }
-        *self.proof.counts.entry("hot_rows").or_default() += 1;
-        if hashes.insert(place, hash(&row.id, row.source_json.as_bytes())).is_some() {
-            let StoredRow { id, partition, offset, .. } = row;
-            self.proof.differs(|| {
-                format!("`{id}` (partition {partition}, offset {offset}) is in the hot store more than once")
-            });
-            self.remedy.wrong.push(place);
-        }
-    }
-
-    /// Compares one index with the rows of its days.
-    async fn index(&mut self, index: &str, hashes: Hashes, seen: &mut Vec<String>) -> Result<()> {
-        let Some((first, end)) = index_days(index) else { return Ok(()) };
-        let days =
-            format!("(event_time >= TIMESTAMP '{first}T00:00:00Z' AND event_time < TIMESTAMP '{end}T00:00:00Z')");
-        self.compare(&days, hashes).await?;
-        seen.push(days);
-        Ok(())
-    }
-
-    /// Compares the rows of silver that `filter` selects with what the hot store has of them.
-    async fn compare(&mut self, filter: &str, mut hashes: Hashes) -> Result<()> {
-        let source = self.recipe.schema.source;
-        let schema = self.recipe.schema.arrow();
-        let names: Vec<_> = schema.fields().iter().map(|field| format!("\"{}\"", field.name())).collect();
-        let kept = self.first_day.map_or("true".to_owned(), |day| format!("event_time >= TIMESTAMP '{day}T00:00:00Z'"));
-        let query = format!("SELECT {} FROM {} WHERE {kept} AND {filter}", names.join(", "), silver_table(source));
-        let mut silver = self.engines.cold.sql(&query).await?.batches;
-        let mut json = Vec::new();
-        while let Some(batch) = silver.next().await {
-            let batch = as_schema(&batch?, &schema)?;
-            let ids = arrow::array::AsArray::as_string::<i32>(batch.column(2));
-            for (row, (partition, offset)) in places(&batch).enumerate() {
-                if !self.judged(partition, offset) {
-                    continue;
-                }
-                *self.proof.counts.entry("silver_rows").or_default() += 1;
-                json.clear();
-                row_json::write_row(&batch, row, &mut json);
-                let difference = match hashes.remove(&(partition, offset)) {
-                    None => "is not in the hot store",
-                    Some(stored) if stored != hash(ids.value(row), &json) => "has other values in the hot store",
-                    Some(_) => continue,
-                };
-                let id = ids.value(row);
-                self.proof.differs(|| {
-                    format!("`{id}` of `silver.{source}` (partition {partition}, offset {offset}) {difference}")
-                });
-                self.remedy.wrong.push((partition, offset));
+impl Judge {
+    async fn pass(&mut self, engines: &Engines) -> Result<()> {
+        let mut kept: Vec<Kept> = Vec::new();
+        let mut names: Vec<String> = Vec::new();
+        let mut stored = engines.hot.rows(self.recipe.schema.source).await?;
+        while let Some(row) = stored.next().await {
+            let row = row?;
+            if names.last() != Some(&row.index) {
+                names.push(row.index.clone());
             }
+            kept.extend(self.note(&row, names.len() - 1));
         }
-        for (partition, offset) in hashes.into_keys().collect::<BTreeSet<_>>() {
+        kept.sort_unstable_by_key(|row| (row.partition, row.offset));
+        for twice in kept.windows(2).filter(|pair| pair[0].place() == pair[1].place()) {
+            self.differs(twice[1].place(), "is in the hot store more than once");
+        }
+        let days: Vec<_> = names.iter().map(|name| index_days(name)).collect();
+        let filter =
+            self.first_day.map_or("true".to_owned(), |day| format!("event_time >= TIMESTAMP '{day}T00:00:00Z'"));
+        let schema = self.recipe.schema.arrow();
+        let mut rows = silver(engines, self.recipe, &filter).await?.batches;
+        while let Some(batch) = rows.next().await {
+            self.compare(&as_schema(&batch?, &schema)?, &mut kept, &days);
+        }
+        let table = silver_table(self.recipe.schema.source);
+        for row in kept.iter().filter(|row| !row.is_in_silver) {
+            let (partition, offset) = row.place();
             self.proof.differs(|| {
-                format!(
-                    "the hot store has a row at partition {partition}, offset {offset} that `silver.{source}` has not"
-                )
+                format!("the hot store has a row at partition {partition}, offset {offset} that `{table}` has not")
             });
             self.remedy.surplus.push((partition, offset));
         }
         Ok(())
     }
+
+    fn is_judged(&self, partition: Partition, offset: Offset) -> bool {
+        let (part, parts) = self.part;
+        offset < self.marks.of(partition) && offset.rem_euclid(parts) == part
+    }
+
+    fn note(&mut self, row: &StoredRow, index: usize) -> Option<Kept> {
+        // Days past the retention leave in their own time.
+        let is_past = |first| index_days(&row.index).is_some_and(|(_, end)| end <= first);
+        if self.first_day.is_some_and(is_past) || !self.is_judged(row.partition, row.offset) {
+            return None;
+        }
+        *self.proof.counts.entry("hot_rows").or_default() += 1;
+        Some(Kept {
+            hash: hash(&row.id, row.source_json.as_bytes()),
+            offset: row.offset,
+            partition: row.partition,
+            index: u16::try_from(index).expect("indices are days or months, and a source has fewer"),
+            is_in_silver: false,
+        })
+    }
+
+    /// Compares rows of silver with what the hot store has of them.
+    fn compare(&mut self, batch: &RecordBatch, kept: &mut [Kept], days: &[Option<(Day, Day)>]) {
+        let ids = batch.column(2).as_string::<i32>();
+        let times = batch.column(3).as_primitive::<TimestampMicrosecondType>();
+        let mut json = Vec::new();
+        for (row, (partition, offset)) in places(batch).enumerate() {
+            if !self.is_judged(partition, offset) {
+                continue;
+            }
+            *self.proof.counts.entry("silver_rows").or_default() += 1;
+            json.clear();
+            row_json::write_row(batch, row, &mut json);
+            let (id, day) = (ids.value(row), Timestamp(times.value(row)).day());
+            let expected = hash(id, &json);
+            let from = kept.partition_point(|row| row.place() < (partition, offset));
+            let length = kept[from..].partition_point(|row| row.place() == (partition, offset));
+            let found = &mut kept[from..from + length];
+            // One that stands there twice was named already.
+            found.iter_mut().for_each(|row| row.is_in_silver = true);
+            let difference = match found.first() {
+                None => "is not in the hot store",
+                Some(found) if found.hash != expected => "has other values in the hot store",
+                Some(found) if !covers(days[usize::from(found.index)], day) => {
+                    "stands in the index of another day in the hot store"
+                }
+                Some(_) => continue,
+            };
+            let source = self.recipe.schema.source;
+            self.differs((partition, offset), &format!("(`{id}` of `silver.{source}`) {difference}"));
+        }
+    }
+
+    fn differs(&mut self, (partition, offset): (Partition, Offset), how: &str) {
+        self.proof.differs(|| format!("the row at partition {partition}, offset {offset} {how}"));
+        self.remedy.wrong.push((partition, offset));
+    }
+}
+
+impl Kept {
+    fn place(&self) -> (Partition, Offset) {
+        (self.partition, self.offset)
+    }
+}
+
+fn covers(days: Option<(Day, Day)>, day: Day) -> bool {
+    days.is_none_or(|(first, end)| first <= day && day < end)
 }
 
 fn hash(id: &str, json: &[u8]) -> u64 {
@@ -156,9 +201,13 @@ pub(super) async fn repair(engines: &Engines, recipe: Recipe, remedy: &Remedy) -
         let offsets: Vec<_> = offsets.into_iter().collect();
         for some in offsets.chunks(1_000) {
             let list: Vec<_> = some.iter().map(Offset::to_string).collect();
-            let rows =
-                read_silver(engines, recipe, &format!("_partition = {partition} AND _offset IN ({})", list.join(", ")))
-                    .await?;
+            let filter = format!("_partition = {partition} AND _offset IN ({})", list.join(", "));
+            let mut batches = silver(engines, recipe, &filter).await?.batches;
+            let (schema, mut rows) = (recipe.schema.arrow(), Vec::new());
+            while let Some(batch) = batches.next().await {
+                rows.push(as_schema(&batch?, &schema)?);
+            }
+            let rows = join(&schema, &rows)?;
             engines.hot.replace(source, &rows).await?;
             done.push(format!("wrote {} rows of `silver.{source}` into the hot store", rows.num_rows()));
         }

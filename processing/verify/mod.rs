@@ -13,8 +13,14 @@ mod bronze;
 mod hot;
 mod silver;
 
-use contract::{Positions, Result, SourceId};
+use std::sync::Arc;
 
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
+use contract::{Offset, Partition, Positions, Result, SourceId, Timestamp};
+use futures::StreamExt;
+
+use crate::rebuild::{as_schema, places};
 use crate::{Engines, Recipe};
 
 /// How many differences a proof names; all are counted.
@@ -64,7 +70,7 @@ impl Proof {
     }
 }
 
-/// Proves a source; with `repair` mends what can be mended from bronze (and bronze from the log), and proves
+/// Proves a source, in memory that does not grow with it; with `repair` mends what can be mended from bronze (and bronze from the log), and proves
 /// again.
 ///
 /// # Errors
@@ -75,12 +81,20 @@ pub async fn verify(engines: &Engines, recipe: Recipe, repair: bool) -> Result<R
         return Ok(report);
     }
     let mut repairs = bronze::repair(engines, recipe.schema.source, &remedies.bronze).await?;
-    let remedies = if repairs.is_empty() { remedies } else { prove(engines, recipe).await?.1 };
-    let silver_repairs = silver::repair(engines, recipe, &remedies.silver).await?;
-    let remedies = if silver_repairs.is_empty() { remedies } else { prove(engines, recipe).await?.1 };
+    let mut silver = remedies.silver;
+    if !repairs.is_empty() {
+        silver = silver::prove(engines, recipe.schema, &report.marks).await?.2;
+    }
+    let silver_repairs = silver::repair(engines, recipe, silver).await?;
+    let mut hot = remedies.hot;
+    if !silver_repairs.is_empty() {
+        hot = hot::prove(engines, recipe, &report.marks).await?.1;
+    }
     repairs.extend(silver_repairs);
-    repairs.extend(hot::repair(engines, recipe, &remedies.hot).await?);
-    report = prove(engines, recipe).await?.0;
+    repairs.extend(hot::repair(engines, recipe, &hot).await?);
+    if !repairs.is_empty() {
+        report = prove(engines, recipe).await?.0;
+    }
     report.repairs = repairs;
     Ok(report)
 }
@@ -97,22 +111,35 @@ async fn prove(engines: &Engines, recipe: Recipe) -> Result<(Report, Remedies)> 
     let cold = engines.cold.committed(source).await?;
     let (bronze_proof, bronze) = bronze::prove(engines, source, &cold).await?;
     let (silver_proof, balance, silver) = silver::prove(engines, recipe.schema, &cold).await?;
-    let marks = engines.hot.committed(source).await?.min(&cold);
-    let (hot_proof, hot) = hot::prove(engines, recipe, &marks).await?;
+    let (hot_proof, hot) = hot::prove(engines, recipe, &cold).await?;
     let proofs = vec![bronze_proof, silver_proof, hot_proof, balance];
     let ok = proofs.iter().all(|proof| proof.ok);
     let report = Report { source: source.0.to_owned(), ok, marks: cold, proofs, repairs: Vec::new() };
     Ok((report, Remedies { bronze, silver, hot }))
 }
 
-/// `_partition = 0 AND _offset < 7 OR …`: what lies below the marks.
-fn below(marks: &Positions, alias: &str) -> String {
-    let parts = marks
-        .0
-        .iter()
-        .map(|(partition, next)| format!("({alias}._partition = {partition} AND {alias}._offset < {next})"));
-    let parts: Vec<_> = parts.collect();
-    if parts.is_empty() { "false".to_owned() } else { format!("({})", parts.join(" OR ")) }
+/// The rows of a table that tell who a record is: `take` is given partition, offset, id and event time of each.
+async fn for_each_id(
+    engines: &Engines,
+    (table, id): (&str, &str),
+    filter: &str,
+    mut take: impl FnMut(Partition, Offset, &str, Timestamp),
+) -> Result<()> {
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let columns =
+        [("_partition", DataType::Int64), ("_offset", DataType::Int64), ("id", DataType::Utf8), ("event_time", time)];
+    let schema = Arc::new(Schema::new(columns.map(|(name, kind)| Field::new(name, kind, true)).to_vec()));
+    let query = format!("SELECT _partition, _offset, {id}, event_time FROM {table} WHERE {filter}");
+    let mut batches = engines.cold.scan(&query).await?.batches;
+    while let Some(batch) = batches.next().await {
+        let batch = as_schema(&batch?, &schema)?;
+        let ids = batch.column(2).as_string::<i32>();
+        let times = batch.column(3).as_primitive::<TimestampMicrosecondType>();
+        for (row, (partition, offset)) in places(&batch).enumerate() {
+            take(partition, offset, ids.value(row), Timestamp(times.value(row)));
+        }
+    }
+    Ok(())
 }
 
 fn bronze_table(source: SourceId) -> String {

@@ -1,22 +1,28 @@
 //! Proofs 2 and 4: rows and dead letters against bronze, and the balance.
+//!
+//! The three tables are read whole, but of them only the columns that tell who a record is. What is kept of a row is its
+//! place and a 64-bit hash of its id and period, and that of a part of the ids at once: there are as many passes as that
+//! takes. Among a hundred million rows two different ids are taken for one with a probability of 1 in 4,000.
 
 use arrow::array::AsArray;
-use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use contract::{
     ColdTable, LogRecord, Offset, OffsetRange, Partition, Period, Positions, RawRecord, RecordId, Result, RowSchema,
     RowsBuilder, SourceId, Span, Timestamp,
 };
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::{Proof, below, bronze_table, silver_table};
+use super::{Proof, bronze_table, for_each_id, silver_table};
 use crate::{Engines, Recipe};
 
+/// Rows judged at once: 24 bytes of memory each.
+const ROWS_AT_ONCE: u64 = 4_000_000;
 /// Rows mended in one commit.
 const MENDED_AT_ONCE: usize = 10_000;
 
 /// What can be mended from bronze.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Remedy {
     /// Records of bronze that are nowhere.
     missing: Vec<(Partition, Offset)>,
@@ -27,124 +33,199 @@ pub(super) struct Remedy {
 }
 
 pub(super) async fn prove(engines: &Engines, schema: &RowSchema, marks: &Positions) -> Result<(Proof, Proof, Remedy)> {
-    let (source, period) = (schema.source, schema.period.column());
-    let mut proof = Proof::new("silver");
-    let mut remedy = Remedy::default();
+    let source = schema.source;
     let (bronze, silver) = (bronze_table(source), silver_table(source));
-    let dead = format!("(SELECT * FROM ops.dead_letters WHERE source = '{source}')");
-    let (b, s, d) = (below(marks, "b"), below(marks, "s"), below(marks, "d"));
-
-    let same = same_id(schema.period);
-    let nowhere = format!(
-        "SELECT DISTINCT b._partition, b._offset, b.id FROM {bronze} b \
-         LEFT JOIN (SELECT DISTINCT _id, {period} FROM {silver} s WHERE {s}) s ON {same} \
-         LEFT JOIN {dead} d ON d._partition = b._partition AND d._offset = b._offset \
-         WHERE {b} AND s._id IS NULL AND d._offset IS NULL"
-    );
-    for (partition, offset, id) in places(engines, &nowhere).await? {
-        proof.differs(|| {
-            format!("`{id}` (partition {partition}, offset {offset}) is neither in `{silver}` nor in the dead letters")
-        });
-        remedy.missing.push((partition, offset));
+    let below: u64 = marks.0.values().map(|&next| next.unsigned_abs()).sum();
+    let passes = below.div_ceil(ROWS_AT_ONCE).max(1);
+    let mut judge = Judge::new(source);
+    for pass in 0..passes {
+        let part = Part { pass, passes, period: schema.period, marks };
+        let mut known = Known::default();
+        for_each_id(engines, (&silver, "_id"), "true", |partition, offset, id, time| {
+            known.rows.extend(part.row(partition, offset, id, time));
+        })
+        .await?;
+        let own = format!("source = '{source}'");
+        for_each_id(engines, ("ops.dead_letters", "id"), &own, |partition, offset, id, time| {
+            known.letters.extend(part.row(partition, offset, id, time));
+        })
+        .await?;
+        judge.sort(&mut known);
+        for_each_id(engines, (&bronze, "id"), "true", |partition, offset, id, time| {
+            if let Some(record) = part.row(partition, offset, id, time) {
+                judge.record(&mut known, &record, id);
+            }
+        })
+        .await?;
+        judge.leftovers(&known);
     }
-    let twice = format!(
-        "SELECT _partition, _offset, _id FROM (SELECT s._partition, s._offset, s._id, \
-         row_number() OVER (PARTITION BY s.{period}, s._id ORDER BY s._offset) AS n FROM {silver} s WHERE {s}) WHERE n > 1"
-    );
-    for (partition, offset, id) in places(engines, &twice).await? {
-        proof.differs(|| {
-            format!("`{id}` is a row of `{silver}` more than once, again at partition {partition}, offset {offset}")
-        });
-        remedy.surplus.push((partition, offset));
-    }
-    let without = format!(
-        "SELECT s._partition, s._offset, s._id FROM {silver} s LEFT JOIN {bronze} b \
-         ON b._partition = s._partition AND b._offset = s._offset AND b.id = s._id WHERE {s} AND b._offset IS NULL"
-    );
-    for (partition, offset, id) in places(engines, &without).await? {
-        proof.differs(|| {
-            format!("`{id}` of `{silver}` (partition {partition}, offset {offset}) has no record in `{bronze}`")
-        });
-        remedy.surplus.push((partition, offset));
-    }
-    let dead_wrong = format!(
-        "SELECT d._partition, d._offset, max(d.id) FROM {dead} d LEFT JOIN {bronze} b \
-         ON b._partition = d._partition AND b._offset = d._offset AND b.id = d.id WHERE {d} \
-         GROUP BY 1, 2 HAVING count(*) > 1 OR count(b._offset) = 0"
-    );
-    for (partition, offset, id) in places(engines, &dead_wrong).await? {
-        proof.differs(|| format!("the dead letter `{id}` (partition {partition}, offset {offset}) stands more than once or has no record in `{bronze}`"));
-        remedy.surplus_dead.push((partition, offset));
-    }
-    let balance = balance(engines, schema, marks).await?;
-    proof.counts = balance.counts.clone();
-    Ok((proof, balance, remedy))
+    Ok(judge.finish())
 }
 
-/// That `b` of bronze and `s` of silver have the same id in the same period.
-fn same_id(period: Period) -> String {
-    let of_record = match period {
-        Period::Day => "CAST(b.event_time AS DATE)",
-        Period::Month => "CAST(date_trunc('month', b.event_time) AS DATE)",
-    };
-    format!("s._id = b.id AND s.{} = {of_record}", period.column())
+/// Which rows are judged in one pass.
+struct Part<'a> {
+    pass: u64,
+    passes: u64,
+    period: Period,
+    marks: &'a Positions,
 }
 
-async fn balance(engines: &Engines, schema: &RowSchema, marks: &Positions) -> Result<Proof> {
-    let mut proof = Proof::new("balance");
-    let (source, same) = (schema.source, same_id(schema.period));
-    let (bronze, silver) = (bronze_table(source), silver_table(source));
-    let (b, s, d) = (below(marks, "b"), below(marks, "s"), below(marks, "d"));
-    let duplicates = format!(
-        "SELECT count(*) FROM (SELECT b._partition, b._offset FROM {bronze} b JOIN {silver} s \
-         ON {same} WHERE {b} AND {s} \
-         GROUP BY 1, 2 HAVING max(CASE WHEN s._partition = b._partition AND s._offset = b._offset THEN 1 ELSE 0 END) = 0 \
-         AND max(CASE WHEN s._offset < b._offset OR s._partition <> b._partition THEN 1 ELSE 0 END) = 1) x \
-         LEFT JOIN (SELECT * FROM ops.dead_letters WHERE source = '{source}') d \
-         ON d._partition = x._partition AND d._offset = x._offset WHERE d._offset IS NULL"
-    );
-    let queries = [
-        ("records", format!("SELECT count(*) FROM {bronze} b WHERE {b}")),
-        ("rows", format!("SELECT count(*) FROM {silver} s WHERE {s}")),
-        ("duplicates", duplicates),
-        ("rejects", format!("SELECT count(*) FROM ops.dead_letters d WHERE source = '{source}' AND {d}")),
-    ];
-    for (name, query) in queries {
-        proof.counts.insert(name, count(engines, &query).await?);
-    }
-    let [records, rows, duplicates, rejects] =
-        ["records", "rows", "duplicates", "rejects"].map(|name| proof.counts[name]);
-    if records != rows + duplicates + rejects {
-        proof
-            .differs(|| format!("{records} records are not {rows} rows + {duplicates} duplicates + {rejects} rejects"));
-    }
-    Ok(proof)
+/// A row, a dead letter or a record.
+#[derive(Clone, Copy)]
+struct Row {
+    /// The hash of its id and the period of its event time.
+    key: u64,
+    offset: Offset,
+    partition: Partition,
+    /// Whether its record was met.
+    has_record: bool,
 }
 
-async fn count(engines: &Engines, query: &str) -> Result<u64> {
-    let batches: Vec<RecordBatch> = engines.cold.sql(query).await?.batches.try_collect().await?;
-    let first = batches.iter().find(|batch| batch.num_rows() > 0);
-    Ok(first.map_or(0, |batch| batch.column(0).as_primitive::<Int64Type>().value(0) as u64))
+impl Part<'_> {
+    /// What is kept of a row; nothing if its turn is not now, or if it lies beyond the marks.
+    fn row(&self, partition: Partition, offset: Offset, id: &str, event_time: Timestamp) -> Option<Row> {
+        let is_now = xxh3_64(id.as_bytes()) % self.passes == self.pass;
+        if !is_now || offset >= self.marks.of(partition) {
+            return None;
+        }
+        let key = xxh3_64_with_seed(id.as_bytes(), self.period.first_day(event_time).0 as u64);
+        Some(Row { key, offset, partition, has_record: false })
+    }
 }
 
-/// Partition, offset and id of each answered row.
-async fn places(engines: &Engines, query: &str) -> Result<Vec<(Partition, Offset, String)>> {
-    let mut answer = engines.cold.sql(query).await?.batches;
-    let mut places = Vec::new();
-    while let Some(batch) = answer.next().await {
-        let batch = batch?;
-        let ids = arrow::compute::cast(batch.column(2), &arrow::datatypes::DataType::Utf8)
-            .map_err(|cause| contract::Error::stop("read ids").because(cause))?;
-        let ids = ids.as_string::<i32>();
-        places.extend(
-            crate::rebuild::places(&batch).zip(ids).map(|((p, o), id)| (p, o, id.unwrap_or_default().to_owned())),
-        );
+impl Row {
+    fn place(&self) -> (Partition, Offset) {
+        (self.partition, self.offset)
     }
-    Ok(places)
+}
+
+/// The rows and dead letters of one pass; sorted by their keys.
+#[derive(Default)]
+struct Known {
+    rows: Vec<Row>,
+    letters: Vec<Row>,
+}
+
+struct Judge {
+    source: SourceId,
+    proof: Proof,
+    remedy: Remedy,
+    records: u64,
+    rows: u64,
+    duplicates: u64,
+    rejects: u64,
+}
+
+impl Judge {
+    fn new(source: SourceId) -> Self {
+        let (proof, remedy) = (Proof::new("silver"), Remedy::default());
+        Self { source, proof, remedy, records: 0, rows: 0, duplicates: 0, rejects: 0 }
+    }
+
+    /// Sorts what is known, and names what stands there more than once.
+    fn sort(&mut self, known: &mut Known) {
+        self.rows += known.rows.len() as u64;
+        self.rejects += known.letters.len() as u64;
+        for list in [&mut known.rows, &mut known.letters] {
+            list.sort_unstable_by_key(|row| (row.key, row.offset, row.partition));
+        }
+        let table = silver_table(self.source);
+        for same in known.rows.chunk_by(|one, other| one.key == other.key) {
+            for Row { partition, offset, .. } in &same[1..] {
+                self.proof.differs(|| {
+                    format!(
+                        "an id is a row of `{table}` more than once, again at partition {partition}, offset {offset}"
+                    )
+                });
+                self.remedy.surplus.push((*partition, *offset));
+            }
+        }
+        for twice in known.letters.windows(2).filter(|pair| pair[0].place() == pair[1].place()) {
+            self.dead_differs(twice[1].place(), "stands more than once");
+        }
+    }
+
+    /// Judges a record of bronze.
+    fn record(&mut self, known: &mut Known, record: &Row, id: &str) {
+        self.records += 1;
+        let Row { partition, offset, .. } = *record;
+        let (mut has_place, mut is_repeat, mut is_known) = (false, false, false);
+        for row in same(&mut known.rows, record.key) {
+            is_known = true;
+            if row.place() == record.place() {
+                row.has_record = true;
+                has_place = true;
+            } else {
+                is_repeat |= row.partition != partition || row.offset < offset;
+            }
+        }
+        for letter in same(&mut known.letters, record.key).iter_mut().filter(|row| row.place() == record.place()) {
+            letter.has_record = true;
+            has_place = true;
+        }
+        if has_place {
+            return;
+        }
+        self.duplicates += u64::from(is_repeat);
+        if !is_known {
+            let table = silver_table(self.source);
+            self.proof.differs(|| {
+                format!(
+                    "`{id}` (partition {partition}, offset {offset}) is neither in `{table}` nor in the dead letters"
+                )
+            });
+            self.remedy.missing.push((partition, offset));
+        }
+    }
+
+    /// Names what has no record, once all records were judged.
+    fn leftovers(&mut self, known: &Known) {
+        let (bronze, silver) = (bronze_table(self.source), silver_table(self.source));
+        for Row { partition, offset, .. } in known.rows.iter().filter(|row| !row.has_record) {
+            self.proof.differs(|| {
+                format!("the row of `{silver}` at partition {partition}, offset {offset} has no record in `{bronze}`")
+            });
+            self.remedy.surplus.push((*partition, *offset));
+        }
+        for letter in known.letters.iter().filter(|letter| !letter.has_record) {
+            self.dead_differs(letter.place(), &format!("has no record in `{bronze}`"));
+        }
+    }
+
+    fn dead_differs(&mut self, (partition, offset): (Partition, Offset), how: &str) {
+        self.proof.differs(|| format!("the dead letter at partition {partition}, offset {offset} {how}"));
+        self.remedy.surplus_dead.push((partition, offset));
+    }
+
+    /// The proof about silver, the balance, and what can be mended.
+    fn finish(mut self) -> (Proof, Proof, Remedy) {
+        let Self { records, rows, duplicates, rejects, .. } = self;
+        for list in [&mut self.remedy.missing, &mut self.remedy.surplus, &mut self.remedy.surplus_dead] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        let mut balance = Proof::new("balance");
+        balance.counts =
+            [("records", records), ("rows", rows), ("duplicates", duplicates), ("rejects", rejects)].into();
+        if records != rows + duplicates + rejects {
+            balance.differs(|| {
+                format!("{records} records are not {rows} rows + {duplicates} duplicates + {rejects} rejects")
+            });
+        }
+        self.proof.counts = [("rows", rows), ("rejects", rejects)].into();
+        (self.proof, balance, self.remedy)
+    }
+}
+
+/// Those of one key; the list is sorted by it.
+fn same(list: &mut [Row], key: u64) -> &mut [Row] {
+    let from = list.partition_point(|row| row.key < key);
+    let length = list[from..].partition_point(|row| row.key == key);
+    &mut list[from..from + length]
 }
 
 /// Processes anew what is missing, from the bytes in bronze, and removes what is too much.
-pub(super) async fn repair(engines: &Engines, recipe: Recipe, remedy: &Remedy) -> Result<Vec<String>> {
+pub(super) async fn repair(engines: &Engines, recipe: Recipe, remedy: Remedy) -> Result<Vec<String>> {
     let source = recipe.schema.source;
     let mut done = Vec::new();
     if !remedy.surplus.is_empty() {
@@ -183,15 +264,17 @@ async fn bronze_records(engines: &Engines, source: SourceId, places: &[(Partitio
     let mut records = Vec::new();
     for wanted in wanted.chunks(500) {
         let query = format!(
-            "SELECT _partition, _offset, id, event_time, fetched_at, appended_at, body FROM {} WHERE {} ORDER BY 1, 2",
+            "SELECT _partition, _offset, id, event_time, fetched_at, appended_at, body FROM {} WHERE {}",
             bronze_table(source),
             wanted.join(" OR ")
         );
-        let mut answer = engines.cold.sql(&query).await?.batches;
+        let mut answer = engines.cold.scan(&query).await?.batches;
         while let Some(batch) = answer.next().await {
             records.extend(log_records(&crate::rebuild::as_schema(&batch?, &schema)?));
         }
     }
+    records.sort_by_key(|record| (record.partition, record.offset));
+    records.dedup_by_key(|record| (record.partition, record.offset));
     Ok(records)
 }
 
@@ -211,4 +294,65 @@ fn log_records(batch: &RecordBatch) -> Vec<LogRecord> {
         },
     };
     crate::rebuild::places(batch).enumerate().map(at).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: SourceId = SourceId("made");
+
+    type Place = (Partition, Offset, &'static str);
+
+    fn judged(passes: u64, rows: &[Place], letters: &[Place], records: &[Place]) -> (Proof, Proof, Remedy) {
+        let marks = Positions([(0, 100), (1, 100)].into());
+        let mut judge = Judge::new(SOURCE);
+        for pass in 0..passes {
+            let part = Part { pass, passes, period: Period::Day, marks: &marks };
+            let row = |&(partition, offset, id): &Place| part.row(partition, offset, id, Timestamp(0));
+            let mut known = Known {
+                rows: rows.iter().filter_map(row).collect(),
+                letters: letters.iter().filter_map(row).collect(),
+            };
+            judge.sort(&mut known);
+            for (record, at) in records.iter().filter_map(|at| Some((row(at)?, at))) {
+                judge.record(&mut known, &record, at.2);
+            }
+            judge.leftovers(&known);
+        }
+        judge.finish()
+    }
+
+    #[test]
+    fn in_any_number_of_passes_every_difference_is_told_once_and_the_rest_balances() {
+        let rows = [(0, 1, "a"), (0, 2, "b"), (1, 3, "c"), (0, 9, "b"), (0, 100, "beyond the mark")];
+        let letters = [(1, 4, "d"), (1, 4, "d"), (1, 8, "e")];
+        let records = [
+            (0, 1, "a"),
+            (0, 2, "b"),
+            (1, 3, "c"),
+            (1, 4, "d"),
+            (0, 5, "a"),
+            (1, 6, "a"),
+            (0, 7, "nowhere"),
+            (0, 9, "b"),
+            (0, 101, "beyond the mark"),
+        ];
+        for passes in [1, 3, 7] {
+            let (silver, balance, remedy) = judged(passes, &rows, &letters, &records);
+            let expected = Remedy { missing: vec![(0, 7)], surplus: vec![(0, 9)], surplus_dead: vec![(1, 4), (1, 8)] };
+            assert_eq!(remedy, expected, "{passes} passes");
+            assert_eq!(silver.differences, 4, "{:?}", silver.named);
+            assert_eq!(balance.counts["duplicates"], 2, "of `a`, in its partition and in another");
+        }
+        let (silver, balance, _) = judged(2, &rows[..3], &letters[..1], &records[..6]);
+        assert!(silver.ok && balance.ok, "{:?} {:?}", silver.named, balance.named);
+    }
+
+    #[test]
+    fn a_row_without_its_record_is_named_also_when_the_record_is_a_repeat_of_it() {
+        let (silver, balance, remedy) = judged(1, &[(0, 5, "a")], &[], &[(0, 3, "a"), (0, 6, "a")]);
+        assert_eq!(remedy.surplus, [(0, 5)]);
+        assert!(!silver.ok && balance.ok, "the numbers alone would not tell");
+    }
 }

@@ -1,7 +1,6 @@
 //! Writing Parquet data files.
 
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,12 +10,11 @@ use contract::{Error, Result, Timestamp};
 use deltalake::kernel::Add;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use crate::Settings;
-use crate::durable::{create_directory, sync_directory, unique_name};
+use crate::durable::{create_directory, is_full, sync_directory, unique_name};
 use crate::file_stats::FileStats;
 use crate::layout::{Layout, PartitionValue};
 
@@ -64,7 +62,7 @@ impl DataFile {
         let file = opened.map_err(|error| failed(&path, error))?;
         let schema: SchemaRef = layout.files.clone();
         let writer = ArrowWriter::try_new(file, schema, Some(properties.clone()));
-        let writer = Some(writer.map_err(|error| failed_parquet(&path, error))?);
+        let writer = Some(writer.map_err(|error| failed(&path, error))?);
         Ok(Self { layout: layout.clone(), value, relative, path, writer, stats: FileStats::default() })
     }
 
@@ -72,7 +70,7 @@ impl DataFile {
     pub(crate) fn write(&mut self, rows: &RecordBatch) -> Result<()> {
         self.stats.add(rows);
         let writer = self.writer.as_mut().expect("there until `finish`, which takes the file");
-        writer.write(rows).map_err(|error| failed_parquet(&self.path, error))
+        writer.write(rows).map_err(|error| failed(&self.path, error))
     }
 
     /// Bytes so far, about.
@@ -83,7 +81,7 @@ impl DataFile {
     /// Brings the file onto stable storage and answers the action that adds it to the table.
     pub(crate) fn finish(mut self, now: Timestamp, data_change: bool) -> Result<Add> {
         let writer = self.writer.take().expect("there until `finish`, which takes the file");
-        let closed = writer.into_inner().map_err(|error| failed_parquet(&self.path, error));
+        let closed = writer.into_inner().map_err(|error| failed(&self.path, error));
         let synced = closed.and_then(|file| {
             let size = file.sync_all().and_then(|()| file.metadata()).map(|metadata| metadata.len());
             let size = size.and_then(|size| self.path.parent().map_or(Ok(()), sync_directory).map(|()| size));
@@ -127,36 +125,30 @@ pub(crate) fn write_files(
     // Stable: within a value the rows keep their order.
     parts.sort_by(|(one, _), (other, _)| one.cmp(other));
     let mut adds = Vec::new();
-    for same in parts.chunk_by(|(one, _), (other, _)| one == other) {
+    let written = parts.chunk_by(|(one, _), (other, _)| one == other).try_for_each(|same| {
         let mut file = DataFile::create(layout, same[0].0.clone(), properties)?;
         same.iter().try_for_each(|(_, rows)| file.write(rows))?;
         adds.push(file.finish(now, true)?);
-    }
+        Ok(())
+    });
+    written.inspect_err(|_| discard(layout, &adds))?;
     Ok(adds)
 }
 
+/// Removes files that no commit will name.
+pub(crate) fn discard(layout: &Layout, adds: &[Add]) {
+    adds.iter().for_each(|add| remove(&layout.root.join(&add.path)));
+}
+
 /// Removes a file that no commit names.
-pub(crate) fn remove(path: &Path) {
+fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
         tracing::warn!(path = %path.display(), %error, "an unfinished file stays until the next vacuum");
     }
 }
 
-/// A full disk may be mended by the user while we wait; any other failure of a disk stops us.
-fn failed(path: &Path, error: io::Error) -> Error {
+/// The file is not part of the table yet, so after a full disk it is written anew.
+fn failed(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
     let doing = format!("write the data file `{}`", path.display());
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::retry(doing).because(error),
-        _ => Error::stop(doing).because(error),
-    }
-}
-
-fn failed_parquet(path: &Path, error: ParquetError) -> Error {
-    match error {
-        ParquetError::External(cause) => match cause.downcast::<io::Error>() {
-            Ok(error) => failed(path, *error),
-            Err(cause) => Error::stop(format!("write the data file `{}`", path.display())).because(cause),
-        },
-        error => Error::stop(format!("write the data file `{}`", path.display())).because(error),
-    }
+    if is_full(&error) { Error::retry(doing).because(error) } else { Error::stop(doing).because(error) }
 }

@@ -52,6 +52,13 @@ pub(crate) fn sync_directory(path: &FilePath) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Whether an error came of a full disk, which the user may mend while we wait; any other failure of a disk stops us.
+pub(crate) fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let full = |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| cause.downcast_ref::<io::Error>().is_some_and(full))
+}
+
 /// A name that no other file has: 32 hexadecimal digits from the system's randomness, which seeds
 /// every [`RandomState`].
 pub(crate) fn unique_name() -> String {
@@ -78,16 +85,17 @@ impl Staged {
         Ok(Self { file, staging, target })
     }
 
-    /// Syncs the file and gives it its name; an error `AlreadyExists` if it must be new and is not.
+    /// Syncs the file and gives it its name; an error `AlreadyExists` if it must be new and is not. That the disk is full
+    /// is said only as long as the file has not got its name, and nothing has become true.
     fn publish(&self, must_be_new: bool) -> io::Result<()> {
         self.file.sync_all()?;
         if must_be_new {
             fs::hard_link(&self.staging, &self.target)?;
-            fs::remove_file(&self.staging)?;
+            self.discard();
         } else {
             fs::rename(&self.staging, &self.target)?;
         }
-        self.target.parent().map_or(Ok(()), sync_directory)
+        self.target.parent().map_or(Ok(()), sync_directory).map_err(io::Error::other)
     }
 
     fn discard(&self) {
@@ -250,6 +258,19 @@ mod tests {
         assert!(matches!(error, Error::AlreadyExists { .. }), "{error}");
         assert_eq!(store.get(&place).await.unwrap().bytes().await.unwrap().as_ref(), b"one");
         assert_eq!(fs::read_dir(directory.path().join("log")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_full_disk_is_seen_through_all_who_hand_the_error_on() {
+        let error = |kind: io::ErrorKind| {
+            let error = Error::Generic { store: "disk", source: io::Error::from(kind).into() };
+            crate::table::failed("commit".to_owned(), deltalake::DeltaTableError::ObjectStore { source: error })
+        };
+        assert_eq!(error(io::ErrorKind::StorageFull).remedy(), contract::Remedy::Retry);
+        assert_eq!(error(io::ErrorKind::QuotaExceeded).remedy(), contract::Remedy::Retry);
+        assert_eq!(error(io::ErrorKind::PermissionDenied).remedy(), contract::Remedy::Stop);
+        let published = io::Error::other(io::Error::from(io::ErrorKind::StorageFull));
+        assert!(!is_full(&published), "after a file got its name a full disk is no excuse");
     }
 
     #[tokio::test]

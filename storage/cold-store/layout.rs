@@ -9,9 +9,6 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Date32Type, Field, FieldRef, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use contract::{Day, Error, Period, Result, RowSchema, SourceId, Timestamp};
 
-/// The first and last day that a partition can be named for: years 0001 to 9999.
-const DAYS: (i32, i32) = (-719_162, 2_932_896);
-
 /// How rows are spread over folders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Partitioning {
@@ -191,6 +188,6 @@ pub fn coverage_schema() -> SchemaRef {
 fn first_days(rows: &RecordBatch, of: &str, period: Period, table: &str) -> Result<ArrayRef> {
     let times = rows.column_by_name(of).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
     let times = times.ok_or_else(|| Error::stop(format!("add rows to `{table}`: no time column `{of}`")))?;
-    let days: Date32Array = times.unary(|time| period.first_day(Timestamp(time)).0.clamp(DAYS.0, DAYS.1));
+    let days: Date32Array = times.unary(|time| period.first_day(Timestamp(time)).0);
     Ok(Arc::new(days))
 }

@@ -22,19 +22,30 @@ impl Inner {
         let Ok(_turn) = self.maintenance.try_lock() else {
             return Ok(vec!["maintenance is running already".to_owned()]);
         };
-        let mut lines = Vec::new();
+        let (mut lines, mut failed) = (Vec::new(), None);
         for table in self.tables() {
-            let (before, after) = self.compact(&table).await?;
-            let checkpoint = self.checkpoint(&table).await?;
-            let cleaned = self.clean_log(&table).await?;
-            let removed = self.vacuum(&table).await?;
-            let checkpoint = checkpoint.map_or_else(String::new, |version| format!(", checkpoint at {version}"));
-            lines.push(format!(
-                "`{}`: {before} files compacted into {after}, {removed} files and {cleaned} log entries removed{checkpoint}",
-                table.layout.name
-            ));
+            match self.maintain_table(&table).await {
+                Ok(line) => lines.push(line),
+                // The other tables need it all the same.
+                Err(error) => {
+                    tracing::warn!(table = table.layout.name, "`{}` was not maintained: {error}", table.layout.name);
+                    failed.get_or_insert(error);
+                }
+            }
         }
-        Ok(lines)
+        failed.map_or(Ok(lines), Err)
+    }
+
+    async fn maintain_table(&self, table: &Table) -> Result<String> {
+        let (before, after) = self.compact(table).await?;
+        let checkpoint = self.checkpoint(table).await?;
+        let cleaned = self.clean_log(table).await?;
+        let removed = self.vacuum(table).await?;
+        let checkpoint = checkpoint.map_or_else(String::new, |version| format!(", checkpoint at {version}"));
+        let name = &table.layout.name;
+        Ok(format!(
+            "`{name}`: {before} files compacted into {after}, {removed} files and {cleaned} log entries removed{checkpoint}"
+        ))
     }
 
     /// Compacts the small files of each partition value; answers how many files became how many.

@@ -35,9 +35,14 @@ const CATALOG: &str = "databroker";
 /// Answers queries. All of them together use the memory and disk that the settings allow.
 pub(crate) struct Engine {
     template: SessionState,
+    /// For [`Engine::scan`].
+    scanning: SessionState,
     rows_max: usize,
     seconds_max: u64,
 }
+
+/// Rows of a batch of a scan: with rows of 30 KB a batch of the engine's usual size would be 250 MB.
+const SCAN_BATCH_ROWS: usize = 1_024;
 
 impl Engine {
     /// An engine that spills into the directory `spill`, or where the system keeps temporary files.
@@ -50,21 +55,12 @@ impl Engine {
             .with_disk_manager_builder(disk)
             .build_arc();
         let runtime = runtime.map_err(|error| Error::stop("start the query engine").because(error))?;
-        let mut config = SessionConfig::new()
-            .with_information_schema(true)
-            .with_default_catalog_and_schema(CATALOG, "silver")
-            .with_create_default_catalog_and_schema(false)
-            .with_target_partitions(settings.query_threads)
-            .with_collect_statistics(true);
-        let options = config.options_mut();
-        options.sql_parser.collect_spans = true;
-        // One type of text in answers: that of the tables.
-        options.sql_parser.map_string_types_to_utf8view = false;
-        // `SELECT now()` and times without a zone mean UTC, as all times here.
-        options.execution.time_zone = Some("UTC".to_owned());
+        let config = self::config().with_target_partitions(settings.query_threads);
+        let scan_config = self::config().with_target_partitions(1).with_batch_size(SCAN_BATCH_ROWS);
         let template =
             SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
-        Ok(Self { template, rows_max: settings.query_rows_max, seconds_max: settings.query_seconds_max })
+        let scanning = SessionStateBuilder::new_from_existing(template.clone()).with_config(scan_config).build();
+        Ok(Self { template, scanning, rows_max: settings.query_rows_max, seconds_max: settings.query_seconds_max })
     }
 
     /// Answers a query over tables at one moment.
@@ -77,7 +73,7 @@ impl Engine {
         }
         let names: Vec<String> = tables.iter().map(|(layout, _)| layout.name.clone()).collect();
         let deadline = Instant::now() + Duration::from_secs(self.seconds_max);
-        let started = tokio::time::timeout_at(deadline, self.start(query, tables)).await;
+        let started = tokio::time::timeout_at(deadline, start(&self.template, query, tables)).await;
         let stream = started.map_err(|_| self.late())?.map_err(|error| explain(&error, &names))?;
         let schema = stream.schema();
         let running =
@@ -85,21 +81,13 @@ impl Engine {
         Ok(TableStream { schema, batches: running.batches(names) })
     }
 
-    async fn start(
-        &self,
-        query: &str,
-        tables: Vec<(Arc<Layout>, View)>,
-    ) -> Result<SendableRecordBatchStream, DataFusionError> {
-        let context = SessionContext::new_with_state(self.template.clone());
-        context.register_catalog_list(Arc::new(datafusion::catalog::MemoryCatalogProviderList::new()));
-        context.register_catalog(CATALOG, catalog(tables)?);
-        let state = context.state();
-        let dialect = state.config().options().sql_parser.dialect;
-        let statement = state.sql_to_statement(query, &dialect)?;
-        let plan = state.statement_to_plan(statement).await?;
-        let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        read_only.verify_plan(&plan)?;
-        context.execute_logical_plan(plan).await?.execute_stream().await
+    /// Answers a query of ours, however long it takes and however much it answers.
+    pub(crate) async fn scan(&self, query: &str, tables: Vec<(Arc<Layout>, View)>) -> Result<TableStream> {
+        let names: Vec<String> = tables.iter().map(|(layout, _)| layout.name.clone()).collect();
+        let stream = start(&self.scanning, query, tables).await.map_err(|error| explain(&error, &names))?;
+        let schema = stream.schema();
+        let batches = stream.map(move |batch| batch.map_err(|error| explain(&error, &names)));
+        Ok(TableStream { schema, batches: Box::pin(batches) })
     }
 
     fn late(&self) -> Error {
@@ -108,6 +96,38 @@ impl Engine {
             self.seconds_max
         ))
     }
+}
+
+fn config() -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_information_schema(true)
+        .with_default_catalog_and_schema(CATALOG, "silver")
+        .with_create_default_catalog_and_schema(false)
+        .with_collect_statistics(true);
+    let options = config.options_mut();
+    options.sql_parser.collect_spans = true;
+    // One type of text in answers: that of the tables.
+    options.sql_parser.map_string_types_to_utf8view = false;
+    // `SELECT now()` and times without a zone mean UTC, as all times here.
+    options.execution.time_zone = Some("UTC".to_owned());
+    config
+}
+
+async fn start(
+    state: &SessionState,
+    query: &str,
+    tables: Vec<(Arc<Layout>, View)>,
+) -> Result<SendableRecordBatchStream, DataFusionError> {
+    let context = SessionContext::new_with_state(state.clone());
+    context.register_catalog_list(Arc::new(datafusion::catalog::MemoryCatalogProviderList::new()));
+    context.register_catalog(CATALOG, catalog(tables)?);
+    let state = context.state();
+    let dialect = state.config().options().sql_parser.dialect;
+    let statement = state.sql_to_statement(query, &dialect)?;
+    let plan = state.statement_to_plan(statement).await?;
+    let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    read_only.verify_plan(&plan)?;
+    context.execute_logical_plan(plan).await?.execute_stream().await
 }
 
 struct Running {

@@ -75,7 +75,7 @@ impl Inner {
                 if hits.get() > 0 {
                     return Ok(changed);
                 }
-                rewrite.discard(&changed);
+                rewrite.discard(changed);
                 Ok(Vec::new())
             };
             actions.extend(finished(tokio::task::spawn_blocking(run)).await?);

@@ -40,8 +40,14 @@ impl Rewrite {
     /// Writes the rows for which `keep` is true (all, where it answers none), and answers the actions that
     /// put the new files in the place of the old ones.
     pub(crate) fn run(&self, keep: impl Fn(&RecordBatch) -> Option<BooleanArray>) -> Result<Vec<Action>> {
-        let value = self.files.first().map_or(PartitionValue::Whole, |file| file.value.clone());
         let mut adds: Vec<Add> = Vec::new();
+        self.write(&mut adds, keep).inspect_err(|_| data_file::discard(&self.layout, &adds))?;
+        let removes = self.files.iter().map(|file| Action::Remove(self.remove(file)));
+        Ok(removes.chain(adds.into_iter().map(Action::Add)).collect())
+    }
+
+    fn write(&self, adds: &mut Vec<Add>, keep: impl Fn(&RecordBatch) -> Option<BooleanArray>) -> Result<()> {
+        let value = self.files.first().map_or(PartitionValue::Whole, |file| file.value.clone());
         let mut open: Option<DataFile> = None;
         for file in &self.files {
             self.read(file, |batch| {
@@ -68,17 +74,16 @@ impl Rewrite {
         if let Some(last) = open {
             adds.push(last.finish(self.now, self.data_change)?);
         }
-        let removes = self.files.iter().map(|file| Action::Remove(self.remove(file)));
-        Ok(removes.chain(adds.into_iter().map(Action::Add)).collect())
+        Ok(())
     }
 
     /// Removes the new files, which are not to be committed.
-    pub(crate) fn discard(&self, actions: &[Action]) {
-        for action in actions {
-            if let Action::Add(add) = action {
-                data_file::remove(&self.layout.root.join(&add.path));
-            }
-        }
+    pub(crate) fn discard(&self, actions: Vec<Action>) {
+        let added = actions.into_iter().filter_map(|action| match action {
+            Action::Add(add) => Some(add),
+            _ => None,
+        });
+        data_file::discard(&self.layout, &added.collect::<Vec<_>>());
     }
 
     fn remove(&self, file: &CommittedFile) -> Remove {

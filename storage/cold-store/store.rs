@@ -19,7 +19,7 @@ use crate::data_file::writer_properties;
 use crate::durable::create_directory;
 use crate::layout::Layout;
 use crate::query::Engine;
-use crate::table::{Pending, Table};
+use crate::table::{Pending, Table, View};
 
 /// How many times [`Settings::commit_bytes_max`] may wait before `write` asks for a commit first: the runtime
 /// commits at once that, and a commit that takes long must not stop it.
@@ -248,6 +248,13 @@ impl Inner {
         Ok(())
     }
 
+    /// All tables as a query sees them.
+    async fn at_one_moment(&self) -> Result<Vec<(Arc<Layout>, View)>> {
+        self.refresh().await?;
+        let _no_write_meanwhile = self.written();
+        Ok(self.tables().into_iter().map(|table| (table.layout.clone(), table.view().clone())).collect())
+    }
+
     fn write(&self, rows: &Rows) -> Result<()> {
         self.check_writable()?;
         let source = self.source(rows.span.source)?;
@@ -319,12 +326,13 @@ impl ColdStore for DeltaStore {
     }
 
     async fn sql(&self, query: &str) -> Result<TableStream> {
-        self.inner.refresh().await?;
-        let tables = {
-            let _no_write_meanwhile = self.inner.written();
-            self.inner.tables().into_iter().map(|table| (table.layout.clone(), table.view().clone())).collect()
-        };
+        let tables = self.inner.at_one_moment().await?;
         self.inner.engine.query(query, tables).await
+    }
+
+    async fn scan(&self, query: &str) -> Result<TableStream> {
+        let tables = self.inner.at_one_moment().await?;
+        self.inner.engine.scan(query, tables).await
     }
 
     async fn commit_coverage(&self, range: OffsetRange, lines: &[(Offset, Coverage)]) -> Result<()> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
-use contract::{Error, Offset, Partition, Positions, Result, SourceId};
+use contract::{Error, Offset, Partition, Positions, Remedy, Result, SourceId};
 use datafusion::common::{ScalarValue, Statistics};
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::{CommitBuilder, CommitConflictError, CommitProperties, TransactionError};
@@ -17,9 +17,9 @@ use deltalake::table::builder::parse_table_uri;
 use deltalake::table::state::DeltaTableState;
 use deltalake::{DeltaTableBuilder, DeltaTableError};
 
-use crate::durable::{DurableStore, create_directory};
-use crate::file_stats;
+use crate::durable::{DurableStore, create_directory, is_full};
 use crate::layout::{Layout, PartitionValue};
+use crate::{data_file, file_stats};
 
 /// Partitions whose position a table is asked for at the most: far above what a topic has.
 const PARTITIONS_MAX: Partition = 100_000;
@@ -177,8 +177,29 @@ impl Table {
     /// Makes one commit; `settle` changes what waits at the same moment as the files are seen.
     ///
     /// # Errors
-    /// `Stop` when the disk failed or another process writes the same positions; nothing is committed then.
+    /// `Retry` when the disk is full, `Stop` when it failed or another process writes the same positions; nothing is
+    /// committed then. After a `Retry` the files that `actions` add are gone, since they are written anew with the next
+    /// try and their space may be what is wanted.
     pub(crate) async fn commit(
+        &self,
+        actions: Vec<Action>,
+        transactions: Vec<Transaction>,
+        operation: DeltaOperation,
+        settle: impl FnOnce(&mut View) + Send,
+    ) -> Result<()> {
+        let added = actions.iter().filter_map(|action| match action {
+            Action::Add(add) => Some(add.clone()),
+            _ => None,
+        });
+        let added: Vec<_> = added.collect();
+        let committed = self.try_commit(actions, transactions, operation, settle).await;
+        if committed.as_ref().is_err_and(|error| error.remedy() == Remedy::Retry) {
+            data_file::discard(&self.layout, &added);
+        }
+        committed
+    }
+
+    async fn try_commit(
         &self,
         actions: Vec<Action>,
         transactions: Vec<Transaction>,
@@ -341,5 +362,6 @@ pub(crate) fn failed(doing: String, error: DeltaTableError) -> Error {
     if zombie {
         return Error::stop(format!("{doing}: another process commits the same rows"));
     }
-    if busy { Error::retry(doing).because(error) } else { Error::stop(doing).because(error) }
+    let may_pass = busy || is_full(&error);
+    if may_pass { Error::retry(doing).because(error) } else { Error::stop(doing).because(error) }
 }

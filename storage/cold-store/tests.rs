@@ -229,10 +229,28 @@ async fn a_query_beyond_a_limit_is_told_which() {
     fails("SELECT array_agg(value) FROM generate_series(1, 1000000)", "cold.query_memory_bytes_max").await;
     let endless = "SELECT count(*) FROM generate_series(1, 100000000) a, generate_series(1, 100000000) b WHERE a.value = -b.value + 1";
     fails(&format!("{endless} OR a.value * b.value < 0"), "cold.query_seconds_max").await;
-    assert_eq!(
-        answer(&store, "SELECT _id FROM silver.github LIMIT 100").await.iter().map(|b| b.num_rows()).sum::<usize>(),
-        100
-    );
+    let rows = |batches: Vec<arrow::array::RecordBatch>| batches.iter().map(|batch| batch.num_rows()).sum::<usize>();
+    assert_eq!(rows(answer(&store, "SELECT _id FROM silver.github LIMIT 100").await), 100);
+    let all = store.scan("SELECT * FROM silver.github").await.unwrap().batches.try_collect().await.unwrap();
+    assert_eq!(rows(all), 450, "our own reading knows no such limit");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_cannot_be_maintained_keeps_no_other_from_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), settings()).await;
+    for commit in 0..6 {
+        write_and_commit(&store, commit * 20, commit * 20 + 20).await;
+    }
+    let broken = files(&directory.path().join("bronze"), ".parquet").pop().unwrap();
+    fs::write(&broken, b"no Parquet").unwrap();
+    let error = store.maintain().await.unwrap_err();
+    assert!(error.to_string().contains(broken.to_str().unwrap()), "{error}");
+    let tables = store.tables().await.unwrap();
+    let files_of = |name: &str| tables.iter().find(|table| table.name == name).unwrap().files;
+    assert_eq!((files_of("bronze.github"), files_of("silver.github")), (6, 1));
+    let left = files(&directory.path().join("bronze"), ".parquet").len();
+    assert_eq!(left, 6, "nothing is left of the compaction that failed");
 }
 
 #[tokio::test]

@@ -50,7 +50,8 @@ impl Checkpoint {
         file.write_all(&self.encode())?;
         file.sync_all()?;
         fs::rename(&beside, path(folder, source))?;
-        sync_folder(folder)
+        // It has its name now: whatever the cause, this is no error after which the old file stands.
+        sync_folder(folder).map_err(io::Error::other)
     }
 
     /// Notes that an index holds, or held, a row at an offset.

@@ -29,6 +29,12 @@ impl DurableDirectory {
     pub(crate) fn open(path: &Path) -> Result<Self, OpenDirectoryError> {
         Ok(Self { files: MmapDirectory::open(path)?, path: path.to_owned() })
     }
+
+    /// In tests a file `.full` beside the index is a full disk.
+    fn check_room(&self) -> io::Result<()> {
+        let is_full = cfg!(test) && self.path.with_file_name(".full").exists();
+        if is_full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
 }
 
 impl Directory for DurableDirectory {
@@ -45,6 +51,7 @@ impl Directory for DurableDirectory {
     }
 
     fn open_write(&self, path: &Path) -> Result<WritePtr, OpenWriteError> {
+        self.check_room().map_err(|error| OpenWriteError::wrap_io_error(error, path.to_owned()))?;
         self.files.open_write(path)
     }
 
@@ -60,8 +67,10 @@ impl Directory for DurableDirectory {
         if path == Path::new(MANAGED) {
             return Ok(());
         }
+        self.check_room()?;
         self.files.atomic_write(path, data)?;
-        self.files.sync_directory()
+        // It has its name now: whatever the cause, this is no error after which the old file stands.
+        self.files.sync_directory().map_err(io::Error::other)
     }
 
     fn sync_directory(&self) -> io::Result<()> {

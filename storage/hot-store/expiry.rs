@@ -24,10 +24,7 @@ impl HotSource {
         }
         let outcome = self.delete(&mut progress, &expired.removed);
         self.settle(&mut progress, outcome)?;
-        let source = [self.id().0];
-        metric::HOT_EXPIRED.add(&source, expired.removed.len() as u64);
-        metric::HOT_WAITING.set(&source, expired.waiting.len() as f64);
-        metric::HOT_INDICES.set(&source, self.all().len() as f64);
+        metric::HOT_INDICES.set(&[self.id().0], self.all().len() as f64);
         Ok(expired)
     }
 
@@ -40,11 +37,11 @@ impl HotSource {
         self.save(progress, |checkpoint| checkpoint.first.retain(|name, _| !names.contains(name)))?;
         for name in names {
             let failed = || Error::stop(format!("remove the index `{name}`"));
-            progress.writers.remove(name);
+            progress.writers.close(name);
             self.indices.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-            let gone = self.folder.join(format!("{name}{DELETED}"));
-            fs::rename(self.folder.join(name), &gone).map_err(|error| failed().because(error))?;
-            sync_folder(&self.folder).map_err(|error| failed().because(error))?;
+            let gone = self.common.folder.join(format!("{name}{DELETED}"));
+            fs::rename(self.common.folder.join(name), &gone).map_err(|error| failed().because(error))?;
+            sync_folder(&self.common.folder).map_err(|error| failed().because(error))?;
             if let Err(error) = fs::remove_dir_all(&gone) {
                 // Its space is freed by the next start.
                 tracing::warn!(index = %name, %error, "the files of the removed index `{name}` could not be deleted");

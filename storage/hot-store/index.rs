@@ -7,7 +7,6 @@ use std::{fs, io};
 
 use contract::{Error, Positions, RowSchema, SourceId};
 use serde::{Deserialize, Serialize};
-use tantivy::directory::error::{OpenDirectoryError, OpenReadError};
 use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
 use tantivy::store::Compressor;
 use tantivy::{Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Searcher, TantivyError};
@@ -15,6 +14,7 @@ use tantivy::{Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Sear
 use crate::Settings;
 use crate::directory::{DurableDirectory, file_names, sync_folder};
 use crate::document::RowDocument;
+use crate::error::{cause, disk_failed, failed};
 use crate::fields::{Fields, tokenizers};
 use crate::names::{Period, period};
 
@@ -76,8 +76,8 @@ impl HotIndex {
     /// Makes an index that is not there yet, durably.
     pub(crate) fn create(folder: &Path, source: SourceId, name: &str, fields: Arc<Fields>) -> Result<Self, Error> {
         let path = folder.join(name);
-        let failed = || Error::stop(format!("create the index `{name}`"));
-        fs::create_dir(&path).and_then(|()| sync_folder(folder)).map_err(|error| failed().because(error))?;
+        let doing = || format!("create the index `{name}`");
+        fs::create_dir(&path).and_then(|()| sync_folder(folder)).map_err(|error| disk_failed(doing(), error))?;
         let settings = IndexSettings {
             docstore_compression: Compressor::Lz4,
             // Compressing where the rows are indexed costs the same and saves a thread an index.
@@ -88,7 +88,11 @@ impl HotIndex {
             let index = Index::create(DurableDirectory::open(&path)?, fields.schema.clone(), settings)?;
             Self::with(index, path.clone(), name, source, fields, Positions::default())
         };
-        make().map_err(|error| failed().because(error))
+        make().map_err(|error| {
+            // So that the next try finds nothing; what stays is cleaned at the next start.
+            fs::remove_dir_all(&path).unwrap_or_default();
+            failed(doing(), error)
+        })
     }
 
     /// Opens an index with all its segments, so that what is missing or damaged is found now.
@@ -164,17 +168,17 @@ impl HotIndex {
         self.mark.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A writer of one thread. There is one at a time.
-    pub(crate) fn writer(&self, settings: &Settings) -> Result<IndexWriter<RowDocument>, Error> {
+    /// A writer of one thread with so much memory. There is one at a time.
+    pub(crate) fn writer(&self, settings: &Settings, bytes: usize) -> Result<IndexWriter<RowDocument>, Error> {
         let options = IndexWriterOptions::builder()
             .num_worker_threads(1)
             .num_merge_threads(1)
-            .memory_budget_per_thread(settings.writer_memory_bytes)
+            .memory_budget_per_thread(bytes)
             .build();
         let writer: IndexWriter<RowDocument> = self
             .index
             .writer_with_options(options)
-            .map_err(|error| Error::stop(format!("open the index `{}` for writing", self.name)).because(error))?;
+            .map_err(|error| failed(format!("open the index `{}` for writing", self.name), error))?;
         let mut policy = LogMergePolicy::default();
         policy.set_min_num_segments(settings.merge_segments_min);
         policy.set_min_layer_size(SMALL_SEGMENT_ROWS);
@@ -191,7 +195,7 @@ impl HotIndex {
             prepared.set_payload(&payload);
             prepared.commit()
         });
-        committed.map_err(|error| Error::stop(format!("commit the index `{}`", self.name)).because(error))?;
+        committed.map_err(|error| failed(format!("commit the index `{}`", self.name), error))?;
         *self.mark.lock().unwrap_or_else(PoisonError::into_inner) = next.clone();
         self.reload()
     }
@@ -203,7 +207,7 @@ impl HotIndex {
         names.iter().filter_map(|name| fs::metadata(self.path.join(name)).ok()).map(|file| file.len()).sum()
     }
 
-    /// Deletes what a killed process left: files that no commit names. Only before anything is written.
+    /// Deletes what a killed process or a closed writer left: files that no commit names. Only while there is no writer.
     pub(crate) fn delete_leftovers(&self) -> Result<(), Error> {
         let failed = || Error::stop(format!("clean the index `{}`", self.name));
         let metas = self.index.load_metas().map_err(|error| failed().because(error))?;
@@ -226,13 +230,6 @@ impl HotIndex {
 
 /// Whether the system refused to read, which says nothing about the files: no permission, no free handle, a bad disk.
 fn is_refusal(error: &TantivyError) -> bool {
-    let cause = match error {
-        TantivyError::OpenReadError(OpenReadError::IoError { io_error, .. }) | TantivyError::IoError(io_error) => {
-            io_error
-        }
-        TantivyError::OpenDirectoryError(OpenDirectoryError::IoError { io_error, .. }) => io_error,
-        TantivyError::LockFailure(..) => return true,
-        _ => return false,
-    };
-    cause.raw_os_error().is_some() && cause.kind() != io::ErrorKind::NotFound
+    matches!(error, TantivyError::LockFailure(..))
+        || cause(error).is_some_and(|cause| cause.raw_os_error().is_some() && cause.kind() != io::ErrorKind::NotFound)
 }

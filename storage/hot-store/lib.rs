@@ -5,6 +5,7 @@
 mod checkpoint;
 mod directory;
 mod document;
+mod error;
 mod expiry;
 mod fields;
 mod index;
@@ -18,6 +19,7 @@ mod source;
 mod store;
 #[cfg(test)]
 mod tests;
+mod writers;
 
 pub use settings::Settings;
 pub use store::TantivyStore;

@@ -8,20 +8,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::{fs, io};
 
 use contract::{Error, Positions, Result, RowSchema};
 
-use crate::Settings;
 use crate::checkpoint::{self, Checkpoint, Unreadable};
 use crate::directory::{file_names, sync_folder};
-use crate::document::Budget;
 use crate::fields::Fields;
 use crate::index::{HotIndex, Unusable};
 use crate::names::period;
-use crate::source::{HotSource, Progress};
+use crate::source::{Common, HotSource, Progress};
 
 /// What a folder is renamed to before it is deleted, so that it is gone at once or not at all.
 pub(crate) const DELETED: &str = ".deleted";
@@ -39,13 +36,8 @@ struct Found {
 
 impl HotSource {
     /// Opens a source's indices and mends what can be mended; answers what a person should know of, a sentence each.
-    pub(crate) fn open(
-        folder: &Path,
-        schema: &'static RowSchema,
-        settings: &Settings,
-        budget: Arc<Budget>,
-    ) -> Result<(Self, Vec<String>)> {
-        let mut notes = Vec::new();
+    pub(crate) fn open(common: Common, schema: &'static RowSchema) -> Result<(Self, Vec<String>)> {
+        let (folder, mut notes) = (&*common.folder, Vec::new());
         delete_leftovers(folder, schema)?;
         let mut found = find(folder, schema)?;
         let mut checkpoint = load_checkpoint(folder, schema, &found, &mut notes)?;
@@ -60,16 +52,12 @@ impl HotSource {
         for index in found.indices.values() {
             index.delete_leftovers()?;
         }
-        Ok((Self::with(folder, schema, settings, budget, found.indices, checkpoint), notes))
+        Ok((Self::with(common.clone(), schema, found.indices, checkpoint), notes))
     }
 
     /// Opens a source's indices as they are, to be read only.
-    pub(crate) fn open_read_only(
-        folder: &Path,
-        schema: &'static RowSchema,
-        settings: &Settings,
-        budget: Arc<Budget>,
-    ) -> Result<(Self, Vec<String>)> {
+    pub(crate) fn open_read_only(common: Common, schema: &'static RowSchema) -> Result<(Self, Vec<String>)> {
+        let folder = &*common.folder;
         let found = find(folder, schema)?;
         let checkpoint = match Checkpoint::load(folder, schema.source) {
             Ok(checkpoint) => checkpoint.unwrap_or_default(),
@@ -78,13 +66,13 @@ impl HotSource {
         };
         let note = |(name, reason): &(String, String)| format!("the index `{name}` is left out: {reason}");
         let notes = found.damaged.iter().map(note).collect();
-        Ok((Self::with(folder, schema, settings, budget, found.indices, checkpoint), notes))
+        Ok((Self::with(common.clone(), schema, found.indices, checkpoint), notes))
     }
 
     /// Takes in what another process, which writes, did since.
     pub(crate) fn refresh(&self) -> Result<()> {
-        let now = find(&self.folder, self.schema)?;
-        if let Ok(Some(checkpoint)) = Checkpoint::load(&self.folder, self.id()) {
+        let now = find(&self.common.folder, self.schema)?;
+        if let Ok(Some(checkpoint)) = Checkpoint::load(&self.common.folder, self.id()) {
             self.progress.lock().unwrap_or_else(PoisonError::into_inner).checkpoint = checkpoint;
         }
         *self.indices.write().unwrap_or_else(PoisonError::into_inner) = now.indices;
@@ -92,23 +80,17 @@ impl HotSource {
     }
 
     fn with(
-        folder: &Path,
+        common: Common,
         schema: &'static RowSchema,
-        settings: &Settings,
-        budget: Arc<Budget>,
         indices: BTreeMap<String, Arc<HotIndex>>,
         checkpoint: Checkpoint,
     ) -> Self {
-        let progress = Progress { written: checkpoint.next.clone(), checkpoint, ..Progress::default() };
         Self {
             schema,
-            folder: folder.to_owned(),
-            settings: settings.clone(),
+            common,
             fields: Arc::new(Fields::new(schema)),
-            budget,
             indices: RwLock::new(indices),
-            progress: Mutex::new(progress),
-            too_old: AtomicU64::new(0),
+            progress: Mutex::new(Progress::at(checkpoint)),
         }
     }
 }

@@ -11,8 +11,10 @@ use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{Searcher, Term};
 
 use crate::document::RowBatch;
+use crate::error::failed;
 use crate::index::HotIndex;
-use crate::source::{HotSource, OpenWriter, Places, Progress};
+use crate::source::{HotSource, Places, Progress};
+use crate::writers::OpenWriter;
 
 impl HotSource {
     /// Writes rows anew, durably. What stands at their places goes in the same commit, index by index. Rows that are too
@@ -22,7 +24,7 @@ impl HotSource {
         let places = Places::of(rows);
         let at = |row: usize| (places.partition(row), places.offset(row));
         self.commit_all(&mut progress)?;
-        let (mut groups, _) = self.groups(rows, self.first_day(now));
+        let mut groups = self.groups(rows, self.first_day(now));
         for (name, group) in &mut groups {
             group.retain(|&row| at(row).1 < progress.written.of(at(row).0));
             progress.checkpoint.note_first(name, &places.first(group));
@@ -30,7 +32,7 @@ impl HotSource {
         let mut kept = vec![false; rows.num_rows()];
         groups.values().flatten().for_each(|&row| kept[row] = true);
         let wanted = (0..rows.num_rows()).filter(|&row| kept[row]).map(at).collect();
-        let batch = Arc::new(RowBatch::new(self.schema, rows, &kept, &self.budget));
+        let batch = Arc::new(RowBatch::new(self.schema, rows, &kept, &self.common.budget));
         let outcome = self.change(&mut progress, &wanted, groups, |open, rows| open.add(&batch, rows));
         self.settle(&mut progress, outcome)
     }
@@ -82,9 +84,7 @@ impl OpenWriter {
         let (partition_field, offset_field) = self.index.place_fields();
         let at = vec![term(partition_field, i64::from(partition)), term(offset_field, offset)];
         let deleted = self.writer.delete_query(Box::new(BooleanQuery::intersection(at)));
-        deleted
-            .map(|_| ())
-            .map_err(|error| Error::stop(format!("delete from the index `{}`", self.index.name)).because(error))
+        deleted.map(|_| ()).map_err(|error| failed(format!("delete from the index `{}`", self.index.name), error))
     }
 }
 

@@ -4,7 +4,7 @@ use contract::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// Bytes that tantivy asks of a writer at the least.
-const WRITER_MEMORY_BYTES_MIN: usize = 15_000_000;
+pub(crate) const WRITER_MEMORY_BYTES_MIN: usize = 15_000_000;
 
 /// Bytes that tantivy takes for a writer at the most.
 const WRITER_MEMORY_BYTES_MAX: usize = u32::MAX as usize - 1_000_000;
@@ -16,8 +16,9 @@ pub struct Settings {
     /// How many days an event stays searchable; older rows are in the cold store only. 0 keeps all, in
     /// indices by month. Ten days answer what people search for and bound the disk.
     pub retention_days: u16,
-    /// Indices of one source that take rows at the same time; the one unused for longest is committed and
-    /// closed for the next. Live rows fall into one or two days; more of them only cost memory.
+    /// Indices, over all sources, that take rows at the same time, each with all of `writer_memory_bytes`. Beyond it a
+    /// source commits and closes the one of its own that it used longest ago, or has one with the least memory: live rows
+    /// fall into one or two days, and more writers only cost memory.
     pub open_writers_max: usize,
     /// Bytes of rows that one open index collects in memory before it writes a segment, at least 15 MB. Larger
     /// ones make fewer segments during a backfill; with a commit a second, live rows never fill it.

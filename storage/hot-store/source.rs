@@ -6,44 +6,52 @@
 //! | in `commit`, after some indices | those have their rows and a mark beyond the checkpoint: written again, these rows are skipped there; the others take theirs |
 //! | in `commit`, before the checkpoint | the same, in all indices |
 //! | while a day is removed | the whole day, or none of it and a folder `NAME.deleted`, which is then deleted |
+//!
+//! When the disk is full the writers are closed without their rows; these stay in memory until a commit, and are added again
+//! before the next one.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use contract::{Day, Error, Partition, Positions, Result, RowSchema, Rows, SourceId, Timestamp, drop_below, metric};
-use tantivy::IndexWriter;
-use tantivy::indexer::UserOperation;
+use contract::{
+    Day, Error, Partition, Positions, Remedy, Result, RowSchema, Rows, SourceId, Timestamp, drop_below, metric,
+};
 
 use crate::Settings;
 use crate::checkpoint::Checkpoint;
-use crate::document::{Budget, Indexed, RowBatch, RowDocument};
+use crate::document::{Budget, RowBatch};
+use crate::error::disk_failed;
 use crate::fields::Fields;
 use crate::index::HotIndex;
 use crate::names::{daily_name, monthly_name};
-
-/// Rows that are handed to an indexing thread at once.
-const ROWS_HANDED: usize = 128;
+use crate::writers::{OpenWriter, WriterMemory, Writers};
 
 /// Places of the common columns among those of a row.
 const PARTITION: usize = 0;
 const OFFSET: usize = 1;
 const EVENT_TIME: usize = 3;
 
-pub(crate) struct HotSource {
-    pub(crate) schema: &'static RowSchema,
+/// What all sources have in common.
+#[derive(Clone)]
+pub(crate) struct Common {
     pub(crate) folder: PathBuf,
     pub(crate) settings: Settings,
-    pub(crate) fields: Arc<Fields>,
+    /// Of rows that wait to be indexed.
     pub(crate) budget: Arc<Budget>,
+    pub(crate) memory: Arc<WriterMemory>,
+}
+
+pub(crate) struct HotSource {
+    pub(crate) schema: &'static RowSchema,
+    pub(crate) common: Common,
+    pub(crate) fields: Arc<Fields>,
     /// The indices by name. Queries take what is here and need nothing else.
     pub(crate) indices: RwLock<BTreeMap<String, Arc<HotIndex>>>,
     pub(crate) progress: Mutex<Progress>,
-    pub(crate) too_old: AtomicU64,
 }
 
 /// What changes when rows are written; one call at a time.
@@ -52,22 +60,31 @@ pub(crate) struct Progress {
     /// The next offsets to write.
     pub(crate) written: Positions,
     pub(crate) checkpoint: Checkpoint,
-    pub(crate) writers: BTreeMap<String, OpenWriter>,
+    pub(crate) writers: Writers,
+    /// What was written since the last commit, in order.
+    uncommitted: Vec<Written>,
+    /// Whether the writers lack what was written since the last commit: the disk was full.
+    is_torn: bool,
     /// What went wrong for good: what the writers hold is not known any more, so nothing is taken.
     pub(crate) failed: Option<String>,
-    /// Counts uses of writers.
-    pub(crate) turn: u64,
 }
 
-/// An index that takes rows.
-pub(crate) struct OpenWriter {
-    pub(crate) index: Arc<HotIndex>,
-    pub(crate) writer: IndexWriter<RowDocument>,
-    /// The next offsets of what was added: those of its rows that lie below are in the writer or committed.
-    pub(crate) mark: Positions,
-    pub(crate) is_changed: bool,
-    turn: u64,
-    used: Instant,
+impl Progress {
+    pub(crate) fn at(checkpoint: Checkpoint) -> Self {
+        Self { written: checkpoint.next.clone(), checkpoint, ..Self::default() }
+    }
+}
+
+/// Rows by the index they belong to.
+type Groups = BTreeMap<String, Vec<usize>>;
+
+/// Rows of a span.
+#[derive(Clone)]
+struct Written {
+    batch: RecordBatch,
+    groups: Groups,
+    /// The next offsets after them.
+    next: Positions,
 }
 
 impl HotSource {
@@ -77,7 +94,7 @@ impl HotSource {
 
     /// The first day that is kept.
     pub(crate) fn first_day(&self, now: Timestamp) -> Option<Day> {
-        first_day(&self.settings, now)
+        first_day(&self.common.settings, now)
     }
 
     /// Takes the rows of a span.
@@ -92,16 +109,20 @@ impl HotSource {
                 gap.partition
             )));
         }
+        self.restore(&mut progress)?;
         let mut next = progress.written.clone();
         for (&partition, &offset) in &rows.span.next().0 {
             next.advance(partition, offset);
         }
         let batch = drop_below(&rows.silver, &progress.written);
-        let (groups, too_old) = self.groups(&batch, self.first_day(now));
-        let outcome = self.add(&mut progress, &batch, groups, &next);
+        let groups = self.groups(&batch, self.first_day(now));
+        let written = Written { batch, groups, next };
+        let outcome = self.add(&mut progress, &written);
         self.settle(&mut progress, outcome)?;
-        progress.written = next;
-        self.too_old.fetch_add(too_old, Ordering::Relaxed);
+        progress.written = written.next.clone();
+        if !written.groups.is_empty() {
+            progress.uncommitted.push(written);
+        }
         Ok(())
     }
 
@@ -109,7 +130,6 @@ impl HotSource {
     pub(crate) fn commit(&self) -> Result<Positions> {
         let mut progress = self.progress()?;
         self.commit_all(&mut progress)?;
-        self.close_idle(&mut progress);
         Ok(progress.checkpoint.next.clone())
     }
 
@@ -133,17 +153,39 @@ impl HotSource {
         }
     }
 
-    /// Notes an error after which it is not known what the writers hold.
+    /// After an error it is not known what the writers hold: they are closed. Where the disk was full, what they lost is
+    /// added again later; else nothing is taken any more.
     pub(crate) fn settle<T>(&self, progress: &mut Progress, outcome: Result<T>) -> Result<T> {
         if let Err(error) = &outcome {
-            progress.failed = Some(error.to_string());
+            progress.writers.abandon();
+            progress.is_torn = true;
+            if error.remedy() != Remedy::Retry {
+                progress.failed = Some(error.to_string());
+            }
         }
         outcome
     }
 
+    /// Adds again what the writers lost.
+    fn restore(&self, progress: &mut Progress) -> Result<()> {
+        if !progress.is_torn {
+            return Ok(());
+        }
+        for written in progress.uncommitted.clone() {
+            let outcome = self.add(progress, &written);
+            self.settle(progress, outcome)?;
+        }
+        progress.is_torn = false;
+        Ok(())
+    }
+
+    /// Commits, and closes the writers that are not used.
     pub(crate) fn commit_all(&self, progress: &mut Progress) -> Result<()> {
+        self.restore(progress)?;
         let outcome = self.try_commit(progress);
-        self.settle(progress, outcome)
+        self.settle(progress, outcome)?;
+        progress.writers.close_idle(Duration::from_secs(self.common.settings.writer_idle_seconds));
+        Ok(())
     }
 
     fn try_commit(&self, progress: &mut Progress) -> Result<()> {
@@ -151,11 +193,10 @@ impl HotSource {
             return Ok(());
         }
         let written = progress.written.clone();
-        for open in progress.writers.values_mut().filter(|open| open.is_changed) {
-            open.reach(&written);
-            open.commit()?;
-        }
-        self.save(progress, |checkpoint| checkpoint.next = written)
+        progress.writers.commit(&written)?;
+        self.save(progress, |checkpoint| checkpoint.next = written)?;
+        progress.uncommitted.clear();
+        Ok(())
     }
 
     /// Replaces the checkpoint.
@@ -163,29 +204,26 @@ impl HotSource {
         let mut checkpoint = progress.checkpoint.clone();
         change(&mut checkpoint);
         checkpoint
-            .save(&self.folder, self.id())
-            .map_err(|error| Error::stop(format!("write the checkpoint of `{}`", self.id())).because(error))?;
+            .save(&self.common.folder, self.id())
+            .map_err(|error| disk_failed(format!("write the checkpoint of `{}`", self.id()), error))?;
         progress.checkpoint = checkpoint;
         Ok(())
     }
 
-    /// The rows by the index they belong to, and how many are too old for any.
-    pub(crate) fn groups(&self, batch: &RecordBatch, first_day: Option<Day>) -> (BTreeMap<String, Vec<usize>>, u64) {
+    /// The rows by the index they belong to, without those that are too old for any.
+    pub(crate) fn groups(&self, batch: &RecordBatch, first_day: Option<Day>) -> Groups {
         let times = batch.column(EVENT_TIME).as_primitive::<TimestampMicrosecondType>();
         let mut days: BTreeMap<Day, Vec<usize>> = BTreeMap::new();
         for (row, &time) in times.values().iter().enumerate() {
             days.entry(Timestamp(time).day()).or_default().push(row);
         }
-        let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        let mut too_old = 0;
+        let mut groups = Groups::new();
         for (day, mut rows) in days {
-            if first_day.is_some_and(|first| day < first) {
-                too_old += rows.len() as u64;
-            } else {
+            if first_day.is_none_or(|first| day >= first) {
                 groups.entry(self.index_name(day)).or_default().append(&mut rows);
             }
         }
-        (groups, too_old)
+        groups
     }
 
     /// The index of a day. One that is there already is used whatever the settings say, so that a day never
@@ -196,34 +234,32 @@ impl HotSource {
         let by_month = match (indices.contains_key(&daily), indices.contains_key(&monthly)) {
             (true, _) => false,
             (false, true) => true,
-            (false, false) => self.settings.retention_days == 0,
+            (false, false) => self.common.settings.retention_days == 0,
         };
         if by_month { monthly } else { daily }
     }
 
     /// Adds rows to their indices, without those that an index has; `next` becomes the indices' mark.
-    fn add(
-        &self,
-        progress: &mut Progress,
-        batch: &RecordBatch,
-        mut groups: BTreeMap<String, Vec<usize>>,
-        next: &Positions,
-    ) -> Result<()> {
+    fn add(&self, progress: &mut Progress, Written { batch, groups, next }: &Written) -> Result<()> {
         let places = Places::of(batch);
         let mut kept = vec![false; batch.num_rows()];
-        for (name, rows) in &mut groups {
+        let mut new = Groups::new();
+        for (name, rows) in groups {
             // Also of rows that the index has: their checkpoint may not have been written.
             progress.checkpoint.note_first(name, &places.first(rows));
             let mark = self.mark(progress, name);
-            rows.retain(|&row| places.offset(row) >= mark.of(places.partition(row)));
+            let is_new = |&&row: &&usize| places.offset(row) >= mark.of(places.partition(row));
+            let rows: Vec<usize> = rows.iter().filter(is_new).copied().collect();
             rows.iter().for_each(|&row| kept[row] = true);
+            if !rows.is_empty() {
+                new.insert(name.clone(), rows);
+            }
         }
-        groups.retain(|_, rows| !rows.is_empty());
-        if groups.is_empty() {
+        if new.is_empty() {
             return Ok(());
         }
-        let batch = Arc::new(RowBatch::new(self.schema, batch, &kept, &self.budget));
-        for (name, rows) in groups {
+        let batch = Arc::new(RowBatch::new(self.schema, batch, &kept, &self.common.budget));
+        for (name, rows) in new {
             let open = self.open_writer(progress, &name)?;
             open.add(&batch, &rows)?;
             open.reach(next);
@@ -241,26 +277,9 @@ impl HotSource {
         }
     }
 
-    /// The writer of an index, which is made if it is not there. If too many are open, the one unused for longest is
-    /// committed, with the mark of what was added to it and no more, and closed.
+    /// The writer of an index, which is made if it is not there.
     pub(crate) fn open_writer<'a>(&self, progress: &'a mut Progress, name: &str) -> Result<&'a mut OpenWriter> {
-        progress.turn += 1;
-        let turn = progress.turn;
-        if !progress.writers.contains_key(name) {
-            if progress.writers.len() >= self.settings.open_writers_max {
-                let unused = progress.writers.iter().min_by_key(|(_, open)| open.turn);
-                let unused = unused.map(|(name, _)| name.clone()).expect("at least one is allowed");
-                let mut open = progress.writers.remove(&unused).expect("just found");
-                open.commit()?;
-            }
-            let index = self.index(name)?;
-            let (writer, mark) = (index.writer(&self.settings)?, index.mark());
-            let open = OpenWriter { index, writer, mark, is_changed: false, turn, used: Instant::now() };
-            progress.writers.insert(name.to_owned(), open);
-        }
-        let open = progress.writers.get_mut(name).expect("just made sure of");
-        (open.turn, open.used) = (turn, Instant::now());
-        Ok(open)
+        progress.writers.open(self.index(name)?, &self.common.settings, &self.common.memory)
     }
 
     fn index(&self, name: &str) -> Result<Arc<HotIndex>> {
@@ -268,46 +287,11 @@ impl HotSource {
         if let Some(index) = known {
             return Ok(index);
         }
-        let index = Arc::new(HotIndex::create(&self.folder, self.id(), name, self.fields.clone())?);
+        let index = Arc::new(HotIndex::create(&self.common.folder, self.id(), name, self.fields.clone())?);
         let mut indices = self.indices.write().unwrap_or_else(PoisonError::into_inner);
         indices.insert(name.to_owned(), index.clone());
         metric::HOT_INDICES.set(&[self.id().0], indices.len() as f64);
         Ok(index)
-    }
-
-    /// Closes writers that took nothing for a while. Their memory goes; the next row opens them again.
-    fn close_idle(&self, progress: &mut Progress) {
-        let idle = Duration::from_secs(self.settings.writer_idle_seconds);
-        progress.writers.retain(|_, open| open.is_changed || open.used.elapsed() < idle);
-    }
-}
-
-impl OpenWriter {
-    /// Adds rows.
-    pub(crate) fn add(&mut self, batch: &Arc<RowBatch>, rows: &[usize]) -> Result<()> {
-        self.is_changed = true;
-        let batch = Arc::new(Indexed { fields: self.index.fields.clone(), rows: batch.clone() });
-        for rows in rows.chunks(ROWS_HANDED) {
-            let add = |&row: &usize| UserOperation::Add(RowDocument { batch: batch.clone(), row });
-            self.writer
-                .run(rows.iter().map(add))
-                .map_err(|error| Error::stop(format!("write to the index `{}`", self.index.name)).because(error))?;
-        }
-        Ok(())
-    }
-
-    /// Notes that all rows below `next` were added. While rows are written again the mark may be ahead already, and stays.
-    pub(crate) fn reach(&mut self, next: &Positions) {
-        next.0.iter().for_each(|(&partition, &offset)| self.mark.advance(partition, offset));
-    }
-
-    /// Makes what was added durable, if anything was.
-    pub(crate) fn commit(&mut self) -> Result<()> {
-        if self.is_changed {
-            self.index.commit(&mut self.writer, &self.mark)?;
-            self.is_changed = false;
-        }
-        Ok(())
     }
 }
 

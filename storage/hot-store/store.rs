@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use contract::{
     Clock, Day, Error, Expired, HotStore, IndexSummary, Offset, Partition, Positions, Result, RowSchema, RowStream,
-    Rows, SearchError, SourceId, Store, Timestamp, metric,
+    Rows, SearchError, SourceId, Store, Timestamp, limits, metric,
 };
 use serde_json::{Map, Value, json};
 use tokio::task::spawn_blocking;
@@ -19,7 +19,8 @@ use crate::document::Budget;
 use crate::fields::Fields;
 use crate::index::{HotIndex, OpenIndex};
 use crate::names::resolve;
-use crate::source::{HotSource, first_day};
+use crate::source::{Common, HotSource, first_day};
+use crate::writers::WriterMemory;
 use crate::{Settings, proof, query};
 
 /// The file that the process which writes holds locked.
@@ -87,11 +88,16 @@ impl TantivyStore {
         clock: Arc<dyn Clock>,
         lock: Option<fs::File>,
     ) -> Result<Self> {
-        let budget = Budget::new(settings.queued_bytes_max);
+        let common = Common {
+            folder: folder.to_owned(),
+            budget: Budget::new(settings.queued_bytes_max),
+            memory: WriterMemory::new(&settings),
+            settings: settings.clone(),
+        };
         let (mut sources, mut notes) = (BTreeMap::new(), Vec::new());
         for &schema in schemas {
             let open = if lock.is_some() { HotSource::open } else { HotSource::open_read_only };
-            let (source, said) = open(folder, schema, &settings, budget.clone())?;
+            let (source, said) = open(common.clone(), schema)?;
             for note in &said {
                 tracing::warn!(source = %schema.source, "{note}");
             }
@@ -108,9 +114,9 @@ impl TantivyStore {
         &self.inner.notes
     }
 
-    /// Rows of a source, since the store was opened, that were older than the retention and so were not indexed.
-    pub fn rows_too_old(&self, source: SourceId) -> u64 {
-        self.inner.sources.get(source.0).map_or(0, |source| source.too_old.load(Ordering::Relaxed))
+    #[cfg(test)]
+    pub(crate) fn open_writers(&self, source: SourceId) -> usize {
+        self.inner.sources[source.0].progress().expect("it works").writers.len()
     }
 
     fn source(&self, source: SourceId) -> Result<Arc<HotSource>> {
@@ -193,13 +199,13 @@ impl Store for TantivyStore {
 #[async_trait]
 impl HotStore for TantivyStore {
     async fn search(&self, indices: &str, request: &Value) -> Result<Value, SearchError> {
-        let request = request.clone();
-        self.read(indices, move |indices, now| query::search(&opened(&indices), &request, now)).await
+        let (request, deadline) = (request.clone(), deadline());
+        self.read(indices, move |indices, now| query::search(&opened(&indices), &request, now, deadline)).await
     }
 
     async fn count(&self, indices: &str, request: &Value) -> Result<Value, SearchError> {
-        let request = request.clone();
-        self.read(indices, move |indices, now| query::count(&opened(&indices), &request, now)).await
+        let (request, deadline) = (request.clone(), deadline());
+        self.read(indices, move |indices, now| query::count(&opened(&indices), &request, now, deadline)).await
     }
 
     async fn mapping(&self, indices: &str) -> Result<Value, SearchError> {
@@ -244,6 +250,11 @@ impl HotStore for TantivyStore {
         let places = places.to_vec();
         self.change(source, move |source| source.remove(&places)).await
     }
+}
+
+/// When a search that begins now has to end, the time that it waits for a thread included.
+fn deadline() -> Instant {
+    Instant::now() + Duration::from_secs(limits::SEARCH_SECONDS_MAX)
 }
 
 fn opened(indices: &[Arc<HotIndex>]) -> Vec<OpenIndex> {

@@ -1,11 +1,12 @@
 //! A search over its indices: compiled for each, collected, merged, written.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use contract::{Column, Timestamp};
 use serde_json::{Map, Value, json};
 use tantivy::collector::Collector;
-use tantivy::query::{BooleanQuery, ConstScoreQuery, Occur};
+use tantivy::query::{BooleanQuery, ConstScoreQuery, EnableScoring, Occur};
 use tantivy::schema::Value as _;
 use tantivy::{DocAddress, TantivyDocument};
 
@@ -28,11 +29,19 @@ pub(super) struct Search<'a> {
     columns: Vec<Option<&'static Column>>,
     after: Option<Vec<SortValue>>,
     needs_score: bool,
+    /// When it has to end, and whether something was left out for it.
+    deadline: Instant,
+    timed_out: Cell<bool>,
 }
 
 impl<'a> Search<'a> {
     /// Checks the request against the columns of the indices.
-    pub(super) fn new(indices: &'a [OpenIndex], request: &'a Request, now: Timestamp) -> Result<Self> {
+    pub(super) fn new(
+        indices: &'a [OpenIndex],
+        request: &'a Request,
+        now: Timestamp,
+        deadline: Instant,
+    ) -> Result<Self> {
         let keys = if request.sort.is_empty() { vec![SortKey::by_score()] } else { request.sort.clone() };
         let columns = keys.iter().map(|key| key.column(indices)).collect::<Result<Vec<_>>>()?;
         let after = match &request.search_after {
@@ -45,22 +54,23 @@ impl<'a> Search<'a> {
         };
         let by_score = keys.iter().any(|key| key.by == SortBy::Score);
         let needs_score = (by_score && request.size > 0) || request.track_scores || request.score_min.is_some();
-        Ok(Self { indices, request, now, keys, columns, after, needs_score })
+        let asked = request.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = asked.map_or(deadline, |asked| asked.min(deadline));
+        let timed_out = Cell::new(false);
+        Ok(Self { indices, request, now, keys, columns, after, needs_score, deadline, timed_out })
     }
 
-    /// Goes through all indices; stops between two of them when the time is over.
+    /// Goes through all indices; stops between two of them, or two of their segments, when the time is over.
     pub(super) fn run(&self) -> Result<Value> {
         let started = Instant::now();
         let mut collected = Collected::default();
         let mut aggregated_rows = 0;
-        let mut timed_out = false;
         let mut aggregating = match self.request.aggregations.as_slice() {
             [] => None,
             aggregations => Some(Aggregating::new(self.indices, aggregations, self.now)?),
         };
         for number in 0..self.indices.len() {
-            timed_out = self.request.timeout.is_some_and(|timeout| started.elapsed() >= timeout);
-            if timed_out {
+            if self.is_late() {
                 break;
             }
             let (rows, aggregated) = self.index(number, aggregating.as_mut())?;
@@ -69,7 +79,7 @@ impl<'a> Search<'a> {
         }
         let mut answer = json!({
             "took": started.elapsed().as_millis() as u64,
-            "timed_out": timed_out,
+            "timed_out": self.timed_out.get(),
             "_shards": super::shards(self.indices.len()),
             "hits": self.hits(&collected)?,
         });
@@ -78,6 +88,12 @@ impl<'a> Search<'a> {
             answer["took"] = json!(started.elapsed().as_millis() as u64);
         }
         Ok(answer)
+    }
+
+    fn is_late(&self) -> bool {
+        let is_late = Instant::now() >= self.deadline;
+        self.timed_out.set(self.timed_out.get() || is_late);
+        is_late
     }
 
     fn limit(&self) -> usize {
@@ -102,7 +118,7 @@ impl<'a> Search<'a> {
         let Some(aggregating) = aggregating else {
             let query = narrowed.unwrap_or(query);
             if self.limit() == 0 && !self.needs_score {
-                let total = query.count(&index.searcher).map_err(engine)? as u64;
+                let total = self.count(index, &query)?;
                 return Ok((Collected { total, ..Collected::default() }, 0));
             }
             return Ok((self.collect(index, &query, &top)?, 0));
@@ -116,7 +132,7 @@ impl<'a> Search<'a> {
             }
             Some(narrowed) => {
                 let counted = self.collect(index, &query, &collector)?;
-                let aggregated = query.count(&index.searcher).map_err(engine)? as u64;
+                let aggregated = self.count(index, &query)?;
                 (self.collect(index, &narrowed, &top)?, counted, aggregated)
             }
         };
@@ -133,9 +149,27 @@ impl<'a> Search<'a> {
         Ok(Some(Box::new(BooleanQuery::new(vec![(Occur::Must, query.box_clone()), (Occur::Must, filter)]))))
     }
 
+    /// What the collector finds in the segments of an index, as long as there is time; in the first one at least.
     fn collect<C: Collector>(&self, index: &OpenIndex, query: &BoxQuery, collector: &C) -> Result<C::Fruit> {
-        let statistics = Statistics { indices: self.indices, asking: index };
-        index.searcher.search_with_statistics_provider(query, collector, &statistics).map_err(engine)
+        let (searcher, statistics) = (&index.searcher, Statistics { indices: self.indices, asking: index });
+        let scoring = match collector.requires_scoring() {
+            true => EnableScoring::enabled_from_statistics_provider(&statistics, searcher),
+            false => EnableScoring::disabled_from_searcher(searcher),
+        };
+        let weight = query.weight(scoring).map_err(engine)?;
+        collector.check_schema(searcher.schema()).map_err(engine)?;
+        let mut fruits = Vec::new();
+        for (ordinal, segment) in (0..).zip(searcher.segment_readers()) {
+            if ordinal > 0 && self.is_late() {
+                break;
+            }
+            fruits.push(collector.collect_segment(&*weight, ordinal, segment).map_err(engine)?);
+        }
+        collector.merge_fruits(fruits).map_err(engine)
+    }
+
+    fn count(&self, index: &OpenIndex, query: &BoxQuery) -> Result<u64> {
+        count_segments(index, query, || self.is_late())
     }
 
     fn hits(&self, collected: &Collected) -> Result<Value> {
@@ -193,11 +227,32 @@ impl<'a> Search<'a> {
 }
 
 /// How many rows match a query over all indices.
-pub(super) fn count(indices: &[OpenIndex], query: &Node, now: Timestamp) -> Result<u64> {
+pub(super) fn count(indices: &[OpenIndex], query: &Node, now: Timestamp, deadline: Instant) -> Result<u64> {
+    let is_late = || Instant::now() >= deadline;
     let mut count = 0;
     for index in indices {
         let query = Compiler::new(&index.fields, &index.name, now).query(query)?;
-        count += query.count(&index.searcher).map_err(engine)? as u64;
+        count += count_segments(index, &query, is_late)?;
+        if is_late() {
+            return Err(contract::SearchError {
+                status: 504,
+                kind: "search_timeout_exception",
+                reason: "failed to count within the time of a search; ask for less, such as one day".to_owned(),
+            });
+        }
+    }
+    Ok(count)
+}
+
+/// How many rows match in the segments of an index, until it is late.
+fn count_segments(index: &OpenIndex, query: &BoxQuery, is_late: impl Fn() -> bool) -> Result<u64> {
+    let weight = query.weight(EnableScoring::disabled_from_searcher(&index.searcher)).map_err(engine)?;
+    let mut count = 0;
+    for segment in index.searcher.segment_readers() {
+        if is_late() {
+            break;
+        }
+        count += u64::from(weight.count(segment).map_err(engine)?);
     }
     Ok(count)
 }

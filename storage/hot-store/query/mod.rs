@@ -32,6 +32,8 @@ mod top;
 
 pub(crate) use compile_leaf::type_name;
 
+use std::time::Instant;
+
 use contract::Timestamp;
 use serde_json::{Value, json};
 
@@ -57,22 +59,23 @@ const TOTAL_DEFAULT: u64 = 10_000;
 
 /// Answers `_search` at `now` over `indices` as over one; `request` is the body, the answer the response body.
 ///
-/// Blocks for as long as it reads.
+/// Blocks for as long as it reads. At `deadline`, or when the request's own time is over, it answers with what was found in
+/// the segments read until then, and says `timed_out`.
 ///
 /// # Errors
 /// 400 for what is malformed or not supported, 500 when an index cannot be read.
-pub(crate) fn search(indices: &[OpenIndex], request: &Value, now: Timestamp) -> Result<Value> {
+pub(crate) fn search(indices: &[OpenIndex], request: &Value, now: Timestamp, deadline: Instant) -> Result<Value> {
     let request = Request::parse(request)?;
-    Search::new(indices, &request, now)?.run()
+    Search::new(indices, &request, now, deadline)?.run()
 }
 
 /// Answers `_count`; see [`search`].
 ///
 /// # Errors
-/// As [`search`].
-pub(crate) fn count(indices: &[OpenIndex], request: &Value, now: Timestamp) -> Result<Value> {
+/// As [`search`]; 504 at `deadline`.
+pub(crate) fn count(indices: &[OpenIndex], request: &Value, now: Timestamp, deadline: Instant) -> Result<Value> {
     let query = request::parse_count(request)?;
-    Ok(json!({ "count": execute::count(indices, &query, now)?, "_shards": shards(indices.len()) }))
+    Ok(json!({ "count": execute::count(indices, &query, now, deadline)?, "_shards": shards(indices.len()) }))
 }
 
 /// Each index is one shard.

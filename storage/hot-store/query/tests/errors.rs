@@ -192,7 +192,7 @@ fn what_is_not_supported_is_refused_by_its_name() {
     let of_queries = queries().into_iter().map(|(query, kind, named)| (json!({ "query": query }), kind, named));
     for (body, kind, named) in of_queries.chain(bodies()).chain(aggregations()).chain(histograms()) {
         let shown: String = body.to_string().chars().take(200).collect();
-        let error = match super::super::search(three(), &body, NOW) {
+        let error = match super::super::search(three(), &body, NOW, super::late()) {
             Ok(answer) => panic!("{shown} answered {answer}"),
             Err(error) => error,
         };
@@ -203,8 +203,8 @@ fn what_is_not_supported_is_refused_by_its_name() {
 
 #[test]
 fn a_count_takes_a_query_and_nothing_else() {
-    let error = super::super::count(three(), &json!({ "size": 1 }), NOW).unwrap_err();
+    let error = super::super::count(three(), &json!({ "size": 1 }), NOW, super::late()).unwrap_err();
     assert_eq!((error.status, error.kind), (400, "parsing_exception"));
     assert!(error.reason.contains("[size]"), "{}", error.reason);
-    assert_eq!(super::super::count(three(), &Value::Null, NOW).unwrap()["count"], json!(200));
+    assert_eq!(super::super::count(three(), &Value::Null, NOW, super::late()).unwrap()["count"], json!(200));
 }

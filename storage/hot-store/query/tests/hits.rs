@@ -253,5 +253,16 @@ fn no_index_is_an_empty_answer_and_still_reads_the_request() {
     let answer = ask(&[], &json!({ "aggs": { "kinds": { "terms": { "field": "type" } } } }));
     assert_eq!(answer["hits"]["total"]["value"], json!(0));
     assert_eq!(answer["aggregations"]["kinds"]["buckets"], json!([]));
-    assert!(super::super::search(&[], &json!({ "query": { "mach": {} } }), super::NOW).is_err());
+    assert!(super::super::search(&[], &json!({ "query": { "mach": {} } }), super::NOW, super::late()).is_err());
+}
+
+#[test]
+fn a_search_whose_time_is_over_says_so_and_a_count_is_an_error() {
+    let everything = json!({ "query": { "match_all": {} } });
+    let over = std::time::Instant::now();
+    let answer = super::super::search(three(), &everything, super::NOW, over).unwrap();
+    assert_eq!((&answer["timed_out"], &answer["hits"]["total"]["value"]), (&json!(true), &json!(0)));
+    let error = super::super::count(three(), &everything, super::NOW, over).unwrap_err();
+    assert_eq!((error.status, error.kind), (504, "search_timeout_exception"));
+    assert_eq!(super::super::count(three(), &everything, super::NOW, super::late()).unwrap()["count"], docs().len());
 }

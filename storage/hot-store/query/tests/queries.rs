@@ -245,7 +245,7 @@ fn a_query_finds_the_rows_that_a_loop_finds() {
             expected.sort();
             assert_eq!(found, expected, "{query}");
             assert_eq!(answer["hits"]["total"], json!({ "value": expected.len(), "relation": "eq" }), "{query}");
-            let counted = super::super::count(indices, &json!({ "query": query }), NOW).unwrap();
+            let counted = super::super::count(indices, &json!({ "query": query }), NOW, super::late()).unwrap();
             assert_eq!(counted["count"], json!(expected.len()), "{query}");
         }
     }

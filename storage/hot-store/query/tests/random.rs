@@ -244,7 +244,7 @@ fn aggregation() -> impl Strategy<Value = Value> {
 
 /// Answers or refuses; what fails within is neither.
 fn survives(body: &Value) -> Result<(), TestCaseError> {
-    if let Err(error) = super::super::search(three(), body, NOW) {
+    if let Err(error) = super::super::search(three(), body, NOW, super::late()) {
         prop_assert_eq!(error.status, 400, "{}: {}", body, error.reason);
         prop_assert!(!error.reason.is_empty());
     }
