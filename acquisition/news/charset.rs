@@ -6,8 +6,10 @@
 //! | 2 | the charset of the HTTP header |
 //! | 3 | the XML declaration, also where text stands before it |
 //! | 4 | UTF-8, if the bytes are |
-//! | 5 | UTF-8, if most of what is not ASCII is: the rest, pasted in by a careless program, is windows-1252 |
-//! | 6 | what the bytes look like (chardetng, Firefox's detector) |
+//! | 5 | what the bytes look like (chardetng, Firefox's detector) |
+//!
+//! Where most of what is not ASCII is UTF-8, or some is and the rest looks like windows-1252, each byte is what it is: a
+//! careless program has pasted one into the other.
 //!
 //! Windows-1252 and what browsers take for it (ISO 8859-1, ASCII) are what servers and programs say without looking: bytes
 //! that are UTF-8 are UTF-8, for windows-1252 would never look so by chance.
@@ -59,10 +61,15 @@ pub(super) fn decode<'a>(bytes: &'a [u8], http_charset: Option<&str>) -> Decoded
     if let Some(decoded) = meant.find_map(strict) {
         return decoded;
     }
-    if from_mark.is_none_or(|encoding| encoding == UTF_8) && is_mostly_utf_8(bytes) {
+    let encoding = from_mark.unwrap_or_else(|| guess(bytes));
+    let has_utf_8 = match encoding {
+        known if known == UTF_8 => true,
+        known if known == WINDOWS_1252 => utf_8_letters(bytes) > 0,
+        _ => from_mark.is_none() && is_mostly_utf_8(bytes),
+    };
+    if has_utf_8 {
         return mixed(encoding_mark_removed(bytes, UTF_8));
     }
-    let encoding = from_mark.unwrap_or_else(|| guess(bytes));
     let (text, is_lossy) = encoding.decode_without_bom_handling(encoding_mark_removed(bytes, encoding));
     Decoded { text, charset: encoding.name(), is_lossy }
 }
@@ -70,8 +77,12 @@ pub(super) fn decode<'a>(bytes: &'a [u8], http_charset: Option<&str>) -> Decoded
 /// Whether there is much more UTF-8 than bytes that are none.
 fn is_mostly_utf_8(bytes: &[u8]) -> bool {
     let bad: usize = bytes.utf8_chunks().map(|chunk| chunk.invalid().len()).sum();
-    let long = bytes.utf8_chunks().map(|chunk| chunk.valid().chars().filter(|letter| !letter.is_ascii()).count());
-    long.sum::<usize>() > 3 * bad
+    utf_8_letters(bytes) > 3 * bad
+}
+
+/// Letters beyond ASCII that are UTF-8.
+fn utf_8_letters(bytes: &[u8]) -> usize {
+    bytes.utf8_chunks().map(|chunk| chunk.valid().chars().filter(|letter| !letter.is_ascii()).count()).sum()
 }
 
 /// UTF-8 with bytes of windows-1252 in between.
@@ -202,6 +213,8 @@ mod tests {
         assert_eq!(found(b"caf\xe9", Some("us-ascii")).0, "café");
         let mostly = [&"é".repeat(50).into_bytes()[..], b" \x93x\x94 \xe9t\xe9"].concat();
         assert_eq!(found(&mostly, None), (format!("{} “x” été", "é".repeat(50)), "UTF-8", false));
+        let few = [&b"\x93caf\xe9\x94 \x96 and "[..], "Gözübüyük".as_bytes()].concat();
+        assert_eq!(found(&few, None).0, "“café” – and Gözübüyük");
         let mostly = [&"é".repeat(50).into_bytes()[..], &[0x81]].concat();
         assert_eq!(found(&mostly, None), (format!("{}\u{fffd}", "é".repeat(50)), "UTF-8", true));
         assert_eq!(found(b"<?xml version='1.0' encoding='cp437'?>\x82", None).1, "IBM437");
