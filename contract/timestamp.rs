@@ -33,9 +33,8 @@ impl Timestamp {
     /// The point so many microseconds after 1970, if it lies in the years 0001 to 9999 as all readers of the stores have
     /// them; the last of these ends a day early, so that it does in every time zone.
     pub fn in_calendar(micros: i64) -> Option<Self> {
-        let instant = jiff::Timestamp::from_microsecond(micros).ok()?;
-        let year_one = -62_135_596_800;
-        (instant.as_second() >= year_one).then_some(Self(micros))
+        let year_one = -62_135_596_800_000_000;
+        (micros >= year_one && jiff::Timestamp::from_microsecond(micros).is_ok()).then_some(Self(micros))
     }
 
     /// Reads an RFC 3339 date and time with any offset: `2015-01-01T15:00:00Z`.
