@@ -44,7 +44,7 @@ pub(super) struct Article {
     pub(super) article_id: String,
     /// 16 hexadecimal digits: of the title and the text.
     pub(super) content_hash: String,
-    /// 16 hexadecimal digits: of the feed and of the id, the canonical address and the time that the entry states.
+    /// 16 hexadecimal digits: of the feed and of the id, the canonical address and the date that the entry states.
     pub(super) entry_hash: String,
     pub(super) published_at: Timestamp,
     pub(super) published_source: PublishedSource,
@@ -83,9 +83,10 @@ pub(super) fn make(envelope: &Envelope<'_>, feed: &Feed, entry: &Entry, fetched_
         (None, None) if !text.is_empty() => format!("text\n{key}\n{text}"),
         (None, None) => format!("document\n{key}\n{}", envelope.document),
     };
-    let stated_at = Some(published_at.0).filter(|_| published_source != PublishedSource::Fetched).unwrap_or_default();
+    let stated_at = [&entry.published, &entry.updated].into_iter().flatten().find(|date| !date.is_empty());
+    let (guid, stated_at) = (entry.guid.as_deref().unwrap_or_default(), stated_at.map_or("", String::as_str));
     let address = canonical.as_ref().map(Url::as_str).or(link.as_deref()).unwrap_or_default();
-    let stated = format!("{key}\n{}\n{address}\n{stated_at}", entry.guid.as_deref().unwrap_or_default());
+    let stated = format!("{key}\n{guid}\n{address}\n{stated_at}");
     Article {
         entry_hash: format!("{:016x}", xxh3_64(stated.as_bytes())),
         article_id: format!("{:016x}", xxh3_64(identity.as_bytes())),
