@@ -299,6 +299,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_packed_once_more_is_read_up_to_the_limit() {
+        let item = "<item><guid>a</guid></item>";
+        let feed = format!("<rss><channel>{item}{}{item}", " ".repeat(100_000));
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut encoder, feed.as_bytes()).unwrap();
+        let packed = encoder.finish().unwrap();
+        for (bytes_max, entries) in [(1_000, 1), (1 << 20, 2)] {
+            let split = split(Fetched { bytes_max, ..fetched(&packed, "f") });
+            assert_eq!(split.records.len(), entries, "{bytes_max}");
+        }
+    }
+
+    #[test]
     fn what_is_no_feed_is_one_record_with_its_bytes() {
         for bytes in [&b""[..], b"<html><body>", b"\xff\xfe\0", b"{}", b"\x1f\x8bno gzip"] {
             let split = split(fetched(bytes, "f"));
