@@ -341,4 +341,33 @@ mod tests {
         let ((), error) = (accepted, request.unwrap_err());
         assert!(Refused::behind(&error).is_none(), "{error:?}");
     }
+
+    #[tokio::test]
+    async fn an_allowed_name_that_redirects_to_an_inner_one_leads_nowhere() {
+        let replay = crate::replay::Server::answering(|_| {
+            crate::replay::Response::status(302).with("Location", "http://inner.example/secret")
+        });
+        let replay = replay.await.unwrap();
+        let port = Url::parse(&replay.base_url()).unwrap().port().unwrap();
+        // The test's own server stands for the public one: its name is let through, the other is judged.
+        let mut guard = AddressGuard::new(NEWS, false, &[]);
+        guard.lookup = Arc::new(|name| {
+            let address = if name == "inner.example" { "10.0.0.1:0" } else { "1.1.1.1:0" };
+            Box::pin(async move { Ok(vec![address.parse().unwrap()]) })
+        });
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .dns_resolver(Arc::new(guard.clone()))
+            .resolve("outer.example", SocketAddr::from(([127, 0, 0, 1], port)))
+            .build()
+            .unwrap();
+        let answer = client.get(format!("http://outer.example:{port}/")).send().await.unwrap();
+        let target = Url::parse(answer.headers()["location"].to_str().unwrap()).unwrap();
+        assert_eq!(guard.check(&target), Ok(()), "the name itself says nothing");
+        let error = client.get(target).send().await.unwrap_err();
+        let refused = Refused::behind(&error).unwrap_or_else(|| panic!("{error:?}")).to_string();
+        assert!(refused.starts_with("`inner.example` leads astray: `10.0.0.1` is no public address"), "{refused}");
+        assert_eq!(replay.requests().len(), 1);
+    }
 }

@@ -30,12 +30,18 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// The point so many microseconds after 1970, if it lies in the years 0001 to 9999 as all readers of the stores have
+    /// them; the last of these ends a day early, so that it does in every time zone.
+    pub fn in_calendar(micros: i64) -> Option<Self> {
+        let year_one = -62_135_596_800_000_000;
+        (micros >= year_one && jiff::Timestamp::from_microsecond(micros).is_ok()).then_some(Self(micros))
+    }
+
     /// Reads an RFC 3339 date and time with any offset: `2015-01-01T15:00:00Z`.
     /// Answers none for anything else, and for years outside 0001 to 9999.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let instant: jiff::Timestamp = text.parse().ok()?;
-        let year_one = -62_135_596_800;
-        (instant.as_second() >= year_one).then_some(Self(instant.as_microsecond()))
+        Self::in_calendar(instant.as_microsecond())
     }
 }
 
@@ -99,6 +105,17 @@ mod tests {
         assert_eq!(time.to_string(), "2015-02-01T00:00:00.00001Z");
         assert_eq!(Timestamp::parse_rfc3339("2015-02-01"), None);
         assert_eq!(Timestamp::parse_rfc3339("-002015-02-01T00:00:00Z"), None);
+    }
+
+    #[test]
+    fn times_outside_the_calendar_are_none() {
+        for text in ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-05:00"] {
+            assert_eq!(Timestamp::parse_rfc3339(text), None, "{text}");
+        }
+        let first = Timestamp::parse_rfc3339("0001-01-01T00:00:00Z").expect("valid");
+        assert_eq!(Timestamp::in_calendar(first.0), Some(first));
+        assert_eq!(Timestamp::in_calendar(first.0 - 1), None);
+        assert_eq!(Timestamp::in_calendar(i64::MAX), None);
     }
 
     #[test]

@@ -11,12 +11,12 @@ pub struct Troubles(Mutex<BTreeMap<String, String>>);
 
 impl Troubles {
     /// Notes that `what` fails; the latest reason stays.
-    pub(crate) fn note(&self, what: &str, error: &Error) {
+    pub fn note(&self, what: &str, error: &Error) {
         self.lock().insert(what.to_owned(), error.to_string());
     }
 
     /// Notes that `what` works.
-    pub(crate) fn clear(&self, what: &str) {
+    pub fn clear(&self, what: &str) {
         self.lock().remove(what);
     }
 

@@ -41,7 +41,7 @@ pub struct Settings {
     pub listing_url: String,
     /// From one request to the next, over all of the above. Default: 3, which is what arXiv asks for.
     pub request_interval_seconds: f64,
-    /// An HTTP or SOCKS proxy; empty takes the system's. Default: empty.
+    /// An HTTP proxy; empty takes the system's. Default: empty.
     pub proxy_url: String,
     /// How arXiv knows the program. Default: `databroker/VERSION`.
     pub user_agent: String,

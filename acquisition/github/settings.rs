@@ -16,7 +16,7 @@ pub struct Settings {
     pub token: Secret,
     /// What GitHub signs the deliveries of webhooks with; `POST /webhooks/github` takes them once it is set. Default: none.
     pub webhook_secret: Secret,
-    /// An HTTP or SOCKS proxy; empty takes the system's. Default: empty.
+    /// An HTTP proxy; empty takes the system's. Default: empty.
     pub proxy_url: String,
     /// How GitHub knows the program; it refuses requests without a name. Default: `databroker/VERSION`.
     pub user_agent: String,

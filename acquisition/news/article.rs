@@ -44,6 +44,8 @@ pub(super) struct Article {
     pub(super) article_id: String,
     /// 16 hexadecimal digits: of the title and the text.
     pub(super) content_hash: String,
+    /// 16 hexadecimal digits: of the feed and of the id, the canonical address and the date that the entry states.
+    pub(super) entry_hash: String,
     pub(super) published_at: Timestamp,
     pub(super) published_source: PublishedSource,
     pub(super) updated_at: Option<Timestamp>,
@@ -52,7 +54,10 @@ pub(super) struct Article {
 /// Makes an article of an entry.
 ///
 /// **Identity.** The canonical address, as far as all its forms share it; where several entries of the feed share one
-/// address, or there is none, the entry's id within its feed; else its title within its feed; else its bytes.
+/// address, or there is none, the entry's id within its feed; else its title within its feed, its text, its bytes.
+///
+/// **Rows.** An entry that states something else is another row of the same article: other content, id, canonical address
+/// or time, or the same in another feed.
 ///
 /// **Time.** The published date; where it is missing, cannot be read or lies more than a day after the fetch, the
 /// updated date; where that is no better, the fetch.
@@ -75,9 +80,15 @@ pub(super) fn make(envelope: &Envelope<'_>, feed: &Feed, entry: &Entry, fetched_
         (Some(address), _) => format!("address\n{address}"),
         (None, Some(guid)) => format!("id\n{key}\n{guid}"),
         (None, None) if !title.is_empty() => format!("title\n{key}\n{title}"),
+        (None, None) if !text.is_empty() => format!("text\n{key}\n{text}"),
         (None, None) => format!("document\n{key}\n{}", envelope.document),
     };
+    let stated_at = [&entry.published, &entry.updated].into_iter().flatten().find(|date| !date.is_empty());
+    let (guid, stated_at) = (entry.guid.as_deref().unwrap_or_default(), stated_at.map_or("", String::as_str));
+    let address = canonical.as_ref().map(Url::as_str).or(link.as_deref()).unwrap_or_default();
+    let stated = format!("{key}\n{guid}\n{address}\n{stated_at}");
     Article {
+        entry_hash: format!("{:016x}", xxh3_64(stated.as_bytes())),
         article_id: format!("{:016x}", xxh3_64(identity.as_bytes())),
         content_hash: format!("{:016x}", xxh3_64(format!("{title}\n{text}").as_bytes())),
         updated_at: entry.updated.as_deref().and_then(|text| date::parse(text, fetched_at)),

@@ -14,11 +14,13 @@ use std::time::Duration;
 use contract::{Clock, RawRecord, Timestamp};
 use dom_smoothie::{Config, Readability, TextMode};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use url::Url;
 
 use super::envelope::Envelope;
 use super::fetch::{Ask, Fetcher};
 use super::markup::{Token, Tokens, attributes};
+use super::nesting::Nesting;
 use super::robots::{ROBOTS_BYTES_MAX, Robots};
 use super::settings::Settings;
 use super::{article, charset, split};
@@ -29,6 +31,12 @@ const CRAWLER: &str = "databroker";
 
 /// For how long a robots.txt counts; section 2.4 of RFC 9309 asks for a day at the most.
 const ROBOTS_AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// Before one is asked for again that could not be had; until then nothing of its site is fetched.
+const ROBOTS_RETRY: Duration = Duration::from_secs(10 * 60);
+
+/// For the pages of one poll, all together: their articles wait for it. What is not there by then is left out.
+const PAGES_DURATION_MAX: Duration = Duration::from_secs(60);
 
 /// Sites whose robots.txt is remembered; beyond it all are asked anew.
 const SITES_MAX: usize = 2_000;
@@ -49,62 +57,74 @@ const PARSERS_MAX: usize = 2;
 pub(super) struct ArticlePages {
     pages_max: usize,
     bytes_max: usize,
+    /// What each site allows, and until when that counts.
     sites: Mutex<HashMap<String, (Timestamp, Arc<Robots>)>>,
-    parsers: Semaphore,
+    parsers: Arc<Semaphore>,
     clock: Arc<dyn Clock>,
 }
 
 impl ArticlePages {
     pub(super) fn new(settings: &Settings, clock: Arc<dyn Clock>) -> Self {
         let (pages_max, bytes_max) = (settings.pages_max, settings.page_bytes_max);
-        Self { pages_max, bytes_max, sites: Mutex::default(), parsers: Semaphore::new(PARSERS_MAX), clock }
+        Self { pages_max, bytes_max, sites: Mutex::default(), parsers: Arc::new(Semaphore::new(PARSERS_MAX)), clock }
     }
 
     /// Puts the text of its page into each record, the newest first, as far as it can be had.
     pub(super) async fn add_to(&self, records: &mut [RawRecord], fetcher: &Fetcher) {
+        let deadline = Instant::now() + PAGES_DURATION_MAX;
         for record in records.iter_mut().rev().take(self.pages_max) {
             let Some(address) = page_of(record) else { continue };
-            if let Some((url, text)) = self.text(&address, fetcher).await {
+            let Ok(found) = tokio::time::timeout_at(deadline, self.text(address, fetcher)).await else { return };
+            if let Some((url, text)) = found {
                 put(record, url.as_str(), &text);
             }
         }
     }
 
-    /// Where the page stands and what it says.
-    async fn text(&self, address: &Url, fetcher: &Fetcher) -> Option<(Url, String)> {
-        if !self.robots(address, fetcher).await.allow(path_of(address)) {
-            return None;
-        }
-        let accept = "text/html, application/xhtml+xml";
-        let ask = Ask { url: address, accept, etag: None, last_modified: None, bytes_max: self.bytes_max };
-        let answer = fetcher.get(&ask).await.ok().filter(|answer| answer.status.is_success())?;
+    /// Where the page stands and what it says. Each address on the way is asked only if its site allows it.
+    async fn text(&self, address: Url, fetcher: &Fetcher) -> Option<(Url, String)> {
+        let mut url = address;
+        let mut hops = 0..=fetcher.redirects_max;
+        let answer = loop {
+            hops.next()?;
+            if !self.robots(&url, fetcher).await.allow(path_of(&url)) {
+                return None;
+            }
+            let accept = "text/html, application/xhtml+xml";
+            let ask = Ask { url: &url, accept, etag: None, last_modified: None, bytes_max: self.bytes_max };
+            match fetcher.get_once(&ask).await.ok()? {
+                (answer, None) => break answer,
+                (_, Some(target)) => url = target,
+            }
+        };
         let kind = text(&answer.headers, &reqwest::header::CONTENT_TYPE).unwrap_or("text/html").to_ascii_lowercase();
-        // A redirect may lead to where its site wants no crawlers.
-        let is_wanted = answer.url == *address || self.robots(&answer.url, fetcher).await.allow(path_of(&answer.url));
-        if !kind.contains("html") || !is_wanted {
+        if !answer.status.is_success() || !kind.contains("html") {
             return None;
         }
-        let _parser = self.parsers.acquire().await.ok()?;
-        let (url, body) = (answer.url.clone(), answer.body);
+        let turn = self.parsers.clone().acquire_owned().await.ok()?;
+        let (from, body) = (url.clone(), answer.body);
         let charset = super::feed_collector::charset_of(&kind).map(str::to_owned);
-        let parsed =
-            tokio::task::spawn_blocking(move || extract(&charset::decode(&body, charset.as_deref()).text, &url));
-        parsed.await.ok()?.map(|text| (answer.url, text))
+        let parsed = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            extract(&charset::decode(&body, charset.as_deref()).text, &from)
+        });
+        parsed.await.ok()?.map(|text| (url, text))
     }
 
     async fn robots(&self, page: &Url, fetcher: &Fetcher) -> Arc<Robots> {
         let site = page.origin().ascii_serialization();
         let now = self.clock.now();
         let known = self.sites.lock().unwrap_or_else(PoisonError::into_inner).get(&site).cloned();
-        if let Some((_, robots)) = known.filter(|(asked, _)| now.since(*asked) < ROBOTS_AGE_MAX) {
+        if let Some((_, robots)) = known.filter(|(until, _)| now < *until) {
             return robots;
         }
         let robots = Arc::new(fetch_robots(page, fetcher).await);
+        let age_max = if *robots == Robots::Closed { ROBOTS_RETRY } else { ROBOTS_AGE_MAX };
         let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
         if sites.len() >= SITES_MAX {
             sites.clear();
         }
-        sites.insert(site, (now, robots.clone()));
+        sites.insert(site, (now.plus(age_max), robots.clone()));
         robots
     }
 }
@@ -133,8 +153,8 @@ fn path_of(url: &Url) -> &str {
 /// The address of a record's article.
 fn page_of(record: &RawRecord) -> Option<Url> {
     let envelope: Envelope<'_> = serde_json::from_slice(&record.body).ok()?;
-    let (feed, entries) = split::cut(&envelope.document);
-    let article = article::make(&envelope, &feed, &entries.first()?.1, record.fetched_at);
+    let cut = split::cut(&envelope.document);
+    let article = article::make(&envelope, &cut.feed, &cut.entries.first()?.1, record.fetched_at);
     Url::parse(article.link.as_deref()?).ok()
 }
 
@@ -161,19 +181,13 @@ fn extract(html: &str, url: &Url) -> Option<String> {
 
 /// Whether a page's tags are as many and as deep as those of real pages.
 fn is_bearable(html: &str) -> bool {
-    /// Elements that have no end tag, or whose end tag may be left out.
-    const UNCLOSED: &[&str] = &[
-        "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr", "p",
-        "li", "dt", "dd", "tr", "td", "th", "thead", "tbody", "tfoot", "option", "optgroup", "colgroup", "html",
-        "head", "body",
-    ];
-    let (mut tags, mut depth) = (0_usize, 0_usize);
+    let (mut tags, mut nesting) = (0_usize, Nesting::default());
     let mut tokens = Tokens::new(html);
     while let Some((token, _)) = tokens.next() {
         match token {
             Token::Start { name, attributes: text, .. } => {
                 tags += 1;
-                depth += usize::from(!UNCLOSED.iter().any(|known| name.eq_ignore_ascii_case(known)));
+                let depth = nesting.start(name);
                 if tags > TAGS_MAX || depth > DEPTH_MAX || attributes(text).nth(ATTRIBUTES_MAX).is_some() {
                     return false;
                 }
@@ -181,9 +195,7 @@ fn is_bearable(html: &str) -> bool {
                     tokens.skip_raw(name);
                 }
             }
-            Token::End { name } if !UNCLOSED.iter().any(|known| name.eq_ignore_ascii_case(known)) => {
-                depth = depth.saturating_sub(1);
-            }
+            Token::End { name } => nesting.end(name),
             _ => {}
         }
     }
@@ -219,6 +231,7 @@ mod tests {
             "<ul><li>text".repeat(100_000),
             "<b>".repeat(100_000),
             "<table><tr><td>".repeat(60_000),
+            "<b></i>".repeat(20_000),
             "<br>".repeat(100_000),
             format!("<div {}>text</div>", (0..1_000).map(|number| format!("a{number}=1 ")).collect::<String>()),
         ] {

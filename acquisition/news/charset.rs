@@ -8,13 +8,21 @@
 //! | 4 | UTF-8, if the bytes are |
 //! | 5 | what the bytes look like (chardetng, Firefox's detector) |
 //!
+//! Where most of what is not ASCII is UTF-8, or some is and the rest looks like windows-1252, each byte is what it is: a
+//! careless program has pasted one into the other.
+//!
+//! Windows-1252 and what browsers take for it (ISO 8859-1, ASCII) are what servers and programs say without looking: bytes
+//! that are UTF-8 are UTF-8, for windows-1252 would never look so by chance.
+//!
 //! Who says wrong, so that a byte cannot be decoded, is passed over, as long as one is left who says right. A label
 //! means what browsers take it for (<https://encoding.spec.whatwg.org>): `iso-8859-1` is windows-1252, `gb2312` GBK.
 
 use std::borrow::Cow;
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
-use encoding_rs::{Encoding, GB18030, UTF_8, UTF_16BE, UTF_16LE};
+use encoding_rs::{Encoding, GB18030, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
+
+use super::charset_rare;
 
 /// Bytes at the start of a document where its declaration is looked for.
 const DECLARATION_BYTES_MAX: usize = 1024;
@@ -34,20 +42,66 @@ pub(super) fn decode<'a>(bytes: &'a [u8], http_charset: Option<&str>) -> Decoded
     if let Some(is_big_endian) = is_utf_32(bytes) {
         return utf_32(bytes, is_big_endian);
     }
+    let declared = declared(bytes);
     let from_mark = Encoding::for_bom(bytes).map(|(encoding, _)| encoding).or_else(|| utf_16(bytes));
-    let from_http = http_charset.and_then(named);
-    let declared = declared(bytes).and_then(named);
-    let said = [from_mark, from_http, declared, Some(UTF_8)];
+    let labels = [http_charset, declared].into_iter().flatten();
+    if from_mark.is_none()
+        && let Some((text, charset)) = labels.clone().find_map(|label| charset_rare::decode(bytes, label))
+    {
+        return Decoded { text: Cow::Owned(text), charset, is_lossy: false };
+    }
     let strict = |encoding: &'static Encoding| {
         let bytes = encoding_mark_removed(bytes, encoding);
         let text = encoding.decode_without_bom_handling_and_without_replacement(bytes)?;
         Some(Decoded { text, charset: encoding.name(), is_lossy: false })
     };
-    said.into_iter().flatten().find_map(strict).unwrap_or_else(|| {
-        let encoding = from_mark.unwrap_or_else(|| guess(bytes, declared));
-        let (text, is_lossy) = encoding.decode_without_bom_handling(encoding_mark_removed(bytes, encoding));
-        Decoded { text, charset: encoding.name(), is_lossy }
-    })
+    let said = from_mark.into_iter().chain(labels.filter_map(named)).chain([UTF_8]);
+    let is_utf_8 = std::str::from_utf8(bytes).is_ok();
+    let mut meant = said.map(|encoding| if encoding == WINDOWS_1252 && is_utf_8 { UTF_8 } else { encoding });
+    if let Some(decoded) = meant.find_map(strict) {
+        return decoded;
+    }
+    let encoding = from_mark.unwrap_or_else(|| guess(bytes));
+    let has_utf_8 = match encoding {
+        known if known == UTF_8 => true,
+        known if known == WINDOWS_1252 => utf_8_letters(bytes) > 0,
+        _ => from_mark.is_none() && is_mostly_utf_8(bytes),
+    };
+    if has_utf_8 {
+        return mixed(encoding_mark_removed(bytes, UTF_8));
+    }
+    let (text, is_lossy) = encoding.decode_without_bom_handling(encoding_mark_removed(bytes, encoding));
+    Decoded { text, charset: encoding.name(), is_lossy }
+}
+
+/// Whether there is much more UTF-8 than bytes that are none.
+fn is_mostly_utf_8(bytes: &[u8]) -> bool {
+    let bad: usize = bytes.utf8_chunks().map(|chunk| chunk.invalid().len()).sum();
+    utf_8_letters(bytes) > 3 * bad
+}
+
+/// Letters beyond ASCII that are UTF-8.
+fn utf_8_letters(bytes: &[u8]) -> usize {
+    bytes.utf8_chunks().map(|chunk| chunk.valid().chars().filter(|letter| !letter.is_ascii()).count()).sum()
+}
+
+/// UTF-8 with bytes of windows-1252 in between.
+fn mixed(bytes: &[u8]) -> Decoded<'_> {
+    let mut text = String::with_capacity(bytes.len());
+    let mut is_lossy = false;
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        let (letters, _) = WINDOWS_1252.decode_without_bom_handling(chunk.invalid());
+        // What the standard makes of the five bytes that mean nothing are control characters.
+        let meant = letters.chars().map(|letter| match letter {
+            '\u{80}'..='\u{9f}' => char::REPLACEMENT_CHARACTER,
+            letter => letter,
+        });
+        let start = text.len();
+        text.extend(meant);
+        is_lossy |= text[start..].contains(char::REPLACEMENT_CHARACTER);
+    }
+    Decoded { text: Cow::Owned(text), charset: "UTF-8", is_lossy }
 }
 
 /// GBK that is no GBK may be GB18030, its superset.
@@ -63,13 +117,8 @@ fn encoding_mark_removed<'a>(bytes: &'a [u8], encoding: &'static Encoding) -> &'
     }
 }
 
-/// A document of mostly valid UTF-8 with a few bad bytes stays UTF-8; anything else is what it looks like.
-fn guess(bytes: &[u8], declared: Option<&'static Encoding>) -> &'static Encoding {
-    let bad = bytes.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count();
-    let long = bytes.utf8_chunks().map(|chunk| chunk.valid().chars().filter(|letter| !letter.is_ascii()).count());
-    if long.sum::<usize>() > 10 * bad && declared.is_none_or(|encoding| encoding == UTF_8) {
-        return UTF_8;
-    }
+/// What bytes look like that are not what was said of them.
+fn guess(bytes: &[u8]) -> &'static Encoding {
     let mut detector = EncodingDetector::new(Iso2022JpDetection::Allow);
     detector.feed(bytes, true);
     detector.guess(None, Utf8Detection::Deny)
@@ -152,8 +201,23 @@ mod tests {
         let (text, charset, _) = found(b"<?xml encoding='utf-8'?>caf\xe9 \x93quoted\x94 na\xefve", None);
         assert!(text.ends_with("café “quoted” naïve"), "{text}");
         assert_eq!(charset, "windows-1252");
-        let mostly = [&"é".repeat(50).into_bytes()[..], &[0xff]].concat();
+    }
+
+    #[test]
+    fn utf_8_is_utf_8_whatever_it_is_declared_and_keeps_its_letters_beside_others() {
+        for label in ["iso-8859-1", "us-ascii", "windows-1252"] {
+            let text = format!("<?xml version='1.0' encoding='{label}'?><a>It’s “x” café");
+            assert_eq!(found(text.as_bytes(), None), (text.clone(), "UTF-8", false));
+            assert_eq!(found("naïve €".as_bytes(), Some(label)), ("naïve €".to_owned(), "UTF-8", false));
+        }
+        assert_eq!(found(b"caf\xe9", Some("us-ascii")).0, "café");
+        let mostly = [&"é".repeat(50).into_bytes()[..], b" \x93x\x94 \xe9t\xe9"].concat();
+        assert_eq!(found(&mostly, None), (format!("{} “x” été", "é".repeat(50)), "UTF-8", false));
+        let few = [&b"\x93caf\xe9\x94 \x96 and "[..], "Gözübüyük".as_bytes()].concat();
+        assert_eq!(found(&few, None).0, "“café” – and Gözübüyük");
+        let mostly = [&"é".repeat(50).into_bytes()[..], &[0x81]].concat();
         assert_eq!(found(&mostly, None), (format!("{}\u{fffd}", "é".repeat(50)), "UTF-8", true));
+        assert_eq!(found(b"<?xml version='1.0' encoding='cp437'?>\x82", None).1, "IBM437");
     }
 
     #[test]

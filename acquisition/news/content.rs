@@ -54,15 +54,25 @@ pub(super) fn plain(element: &Element) -> String {
     element.elements().map(plain).find(|text| !text.is_empty()).unwrap_or_default()
 }
 
-/// Mends what was encoded wrongly before it was written: UTF-8 taken for ISO 8859-1, and windows-1252 taken for it.
+/// Mends what was encoded wrongly before it was written: UTF-8 taken for ISO 8859-1 or windows-1252, and windows-1252
+/// taken for ISO 8859-1.
 pub(super) fn mended(text: &str) -> String {
     let text = text.trim();
     if text.is_ascii() {
         return text.to_owned();
     }
-    let bytes: Option<Vec<u8>> = text.chars().map(|letter| u8::try_from(u32::from(letter)).ok()).collect();
+    let bytes: Option<Vec<u8>> = text.chars().map(windows_1252_byte).collect();
     let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_else(|| text.to_owned());
     text.chars().map(windows_1252).collect()
+}
+
+/// The byte that a letter is in windows-1252 or ISO 8859-1.
+fn windows_1252_byte(letter: char) -> Option<u8> {
+    u8::try_from(u32::from(letter)).ok().or_else(|| {
+        let mut buffer = [0; 4];
+        let (bytes, _, has_errors) = encoding_rs::WINDOWS_1252.encode(letter.encode_utf8(&mut buffer));
+        if has_errors { None } else { bytes.first().copied() }
+    })
 }
 
 /// What an element holds, as HTML: names without prefixes, text and values escaped.
@@ -158,6 +168,8 @@ mod tests {
     #[test]
     fn wrong_encodings_of_before_are_mended() {
         assert_eq!(mended("cafÃ©"), "café");
+        assert_eq!(mended("Itâ€™s â€œxâ€\u{9d}"), "It’s “x”");
+        assert_eq!(mended("2€ – “x”"), "2€ – “x”");
         assert_eq!(mended("\u{93}x\u{94}"), "\u{201c}x\u{201d}");
         assert_eq!(mended(" \u{151}naïve "), "\u{151}naïve");
     }

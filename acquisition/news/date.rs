@@ -6,15 +6,18 @@
 //! | RFC 822 and 2822 | `Thu, 1 Jan 04 19:48:21 EST`, `Jan 1 2004`, `Thu, 01 Jan 2004 19:48 Etc/GMT` | <https://www.rfc-editor.org/rfc/rfc2822#section-3.3> |
 //! | `asctime`, `date` | `Sun Jan  4 16:29:06 PST 2004` | C |
 //! | Perforce | `Fri, 2006/09/15 08:19:53 EDT` | |
-//! | Hungarian, Greek, Korean | see `date_words.rs` | |
+//! | seconds since 1970, ten digits | `1136073600` | |
+//! | Hungarian, Greek, Korean, German, French | `Do, 01 Mai 2004`, see `date_words.rs` | |
+//! | day, month, year with dots | `2.1.2004 10:00` | |
 //! | ISO 8601, also its short forms | `20031231`, `2003-365`, `031231`, `-0312`, `--1231T10:14:55+0100` | ISO 8601:1988 |
 //!
-//! Two digits of a year are 1990 to 2089. A zone that is not known, or none, is UTC. Fractions of a second are kept.
+//! Two digits of a year are 1990 to 2089. A zone that is not known, or none, is UTC, as feedparser has it: of names only
+//! those of RFC 822 and a few more are known. Fractions of a second are kept.
 
 use contract::Timestamp;
 use jiff::civil;
 
-use super::date_words::{in_english, in_numbers};
+use super::date_words::{in_english, in_numbers, with_english_month};
 
 /// Bytes of a text that is looked at; the longest date seen has 60.
 const DATE_BYTES_MAX: usize = 100;
@@ -32,6 +35,9 @@ pub(super) fn parse(text: &str, now: Timestamp) -> Option<Timestamp> {
         .or_else(|| perforce(&lower))
         .or_else(|| w3cdtf(&in_numbers(&lower)?))
         .or_else(|| rfc822(&in_english(text)?.to_lowercase()))
+        .or_else(|| rfc822(&with_english_month(&lower)?))
+        .or_else(|| dotted(&lower))
+        .or_else(|| epoch_seconds(&lower))
         .or_else(|| super::date_iso::parse(&lower, now))
 }
 
@@ -113,11 +119,27 @@ fn perforce(text: &str) -> Option<Timestamp> {
     moment(date, time, zone_seconds(words.next().unwrap_or(""))?)
 }
 
+/// Day, month, year, time, zone.
+fn dotted(text: &str) -> Option<Timestamp> {
+    let mut words = text.split_whitespace();
+    let date = words.next()?.trim_end_matches([',', '.']);
+    let [day, month, year] = date.split('.').collect::<Vec<_>>().try_into().ok()?;
+    let year: i64 = Some(year).filter(|year| year.len() == 4)?.parse().ok()?;
+    let date = [year, month.parse().ok()?, day.parse().ok()?];
+    moment(date, time_of_day(words.next().unwrap_or(""))?, zone_seconds(words.next().unwrap_or(""))?)
+}
+
+/// What a program writes that takes a clock for a date.
+fn epoch_seconds(text: &str) -> Option<Timestamp> {
+    let seconds: i64 = Some(text).filter(|text| text.len() == 10 && is_digits(text))?.parse().ok()?;
+    Timestamp::in_calendar(seconds * 1_000_000)
+}
+
 /// Year, month, day; then microseconds of the day; then seconds east of UTC.
 fn moment([year, month, day]: [i64; 3], micros: i64, zone_seconds: i64) -> Option<Timestamp> {
     let (year, month, day) = (i16::try_from(year).ok()?, i8::try_from(month).ok()?, i8::try_from(day).ok()?);
     let date = civil::Date::new(year, month, day).ok().filter(|_| year > 0)?;
-    Some(Timestamp(micros_of(date) + micros - zone_seconds * 1_000_000))
+    Timestamp::in_calendar(micros_of(date) + micros - zone_seconds * 1_000_000)
 }
 
 /// The start of a day, as if it were in UTC.
@@ -267,11 +289,27 @@ mod tests {
             ("Κυρ, 11 Ιούλ 2004 12:00:00 EST", "2004-07-11T17:00:00Z"),
             ("2004년 05월 28일  01:31:15", "2004-05-27T16:31:15Z"),
             ("2004-05-25 오후 11:23:17", "2004-05-25T14:23:17Z"),
+            ("Do, 01 Jan 2004 10:00:00 +0100", "2004-01-01T09:00:00Z"),
+            ("Samstag, 1. Mai 2004", "2004-05-01T00:00:00Z"),
+            ("Mi, 06 Okt 2004 10:00:00 GMT", "2004-10-06T10:00:00Z"),
+            ("lun., 05 févr. 2004 10:00:00 +0100", "2004-02-05T09:00:00Z"),
+            ("15 août 2004 10:00", "2004-08-15T10:00:00Z"),
+            ("2.1.2004", "2004-01-02T00:00:00Z"),
+            ("14.3.2022, 10:05", "2022-03-14T10:05:00Z"),
+            ("1136073600", "2006-01-01T00:00:00Z"),
             ("yesterday", "none"),
             ("", "none"),
         ] {
             assert_eq!(read(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn what_the_zone_moves_out_of_the_calendar_is_no_date() {
+        for text in ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-05:00", "00010101t00:00:00+01:00"] {
+            assert_eq!(read(text), "none", "{text}");
+        }
+        assert_eq!(read("0001-01-01T00:00:00Z"), "0001-01-01T00:00:00Z");
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(super) fn parse(text: &str, now: Timestamp) -> Option<Timestamp> {
     // A month 13 or a day 31 of June runs over, as the C library's `mktime` has it.
     let date = first.checked_add((month - 1).months()).ok()?;
     let date = date.checked_add((parts.ordinal.unwrap_or(day) - 1).days()).ok()?;
-    Some(Timestamp(micros_of(date) + clock(rest)))
+    Timestamp::in_calendar(micros_of(date) + clock(rest))
 }
 
 #[derive(Default)]

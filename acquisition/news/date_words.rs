@@ -1,4 +1,4 @@
-//! Dates in Hungarian, Greek and Korean, turned into forms that `date.rs` reads.
+//! Dates in Hungarian, Greek, Korean, German and French, turned into forms that `date.rs` reads.
 
 /// `2004-július-13T9:15-05:00`, `2004년 05월 28일 01:31:15`, `2004-05-25 오후 11:23:17`, lower-case, as W3CDTF.
 pub(super) fn in_numbers(text: &str) -> Option<String> {
@@ -25,6 +25,36 @@ pub(super) fn in_english(text: &str) -> Option<String> {
     let (_, english) = GREEK_MONTHS.iter().find(|(greek, _)| word.starts_with(greek))?;
     Some(rest.replacen(word, english, 1))
 }
+
+/// `Do, 01 Mai 2004 10:00:00 +0100` and `5 févr. 2004`, lower-case, with the month in English, without the day's name.
+pub(super) fn with_english_month(text: &str) -> Option<String> {
+    let mut words: Vec<&str> = text.split([' ', ',']).filter(|word| !word.is_empty()).collect();
+    let is_day = words.first()?.chars().all(|letter| letter.is_alphabetic() || letter == '.');
+    words.drain(..usize::from(is_day));
+    let known = |word: &str| MONTHS.iter().find(|(month, _)| word.starts_with(month)).map(|(_, english)| *english);
+    if !is_day && !words.iter().any(|word| known(word).is_some()) {
+        return None;
+    }
+    Some(words.iter().map(|word| known(word).unwrap_or(word)).collect::<Vec<_>>().join(" "))
+}
+
+/// How German and French months begin that do not begin as the English ones do.
+const MONTHS: &[(&str, &str)] = &[
+    ("jän", "jan"),
+    ("fév", "feb"),
+    ("mär", "mar"),
+    ("mrz", "mar"),
+    ("maerz", "mar"),
+    ("avr", "apr"),
+    ("mai", "may"),
+    ("juin", "jun"),
+    ("juil", "jul"),
+    ("aoû", "aug"),
+    ("aou", "aug"),
+    ("okt", "oct"),
+    ("dez", "dec"),
+    ("déc", "dec"),
+];
 
 const HUNGARIAN_MONTHS: [&str; 12] = [
     "január",

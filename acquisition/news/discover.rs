@@ -118,7 +118,7 @@ fn value(text: &str, wanted: &str) -> Option<String> {
 
 /// Whether a document is a feed, by its root element or, for JSON Feed, by its version.
 pub(super) fn is_feed(body: &[u8]) -> bool {
-    const HEAD_BYTES: usize = 4 << 10;
+    const HEAD_BYTES: usize = 16 << 10;
     // UTF-16 has a zero beside each ASCII letter.
     let head: Vec<u8> = body.iter().take(HEAD_BYTES).copied().filter(|&byte| byte != 0).collect();
     let head = String::from_utf8_lossy(&head);

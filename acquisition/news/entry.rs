@@ -59,6 +59,9 @@ pub(super) fn read(element: &Element, around: &Surroundings) -> Entry {
 #[derive(Default)]
 struct Reader {
     entry: Entry,
+    /// The base of an element before, where none around states one: feedparser has it hold for all that follows in the
+    /// entry, and what it makes of ids and links is what readers know them by.
+    leaked_base: String,
     /// How deep the title, the id and the dates stood that were taken: one that stands deeper does not replace them.
     title_depth: Option<usize>,
     /// The same for a title that no other of its depth replaces.
@@ -84,11 +87,20 @@ impl Reader {
     /// Recurses as deep as the tree is, which is bounded.
     fn children(&mut self, element: &Element, around: &Surroundings, depth: usize) {
         for child in element.elements() {
-            let around = around.inside(child);
+            let around = self.inside(around, child);
             if !self.is_taken(child, &around, depth) {
                 self.children(child, &around, depth + 1);
             }
         }
+    }
+
+    fn inside(&mut self, around: &Surroundings, child: &Element) -> Surroundings {
+        if !around.base.is_empty() {
+            return around.inside(child);
+        }
+        let inside = Surroundings { base: self.leaked_base.clone(), ..around.clone() }.inside(child);
+        self.leaked_base.clone_from(&inside.base);
+        inside
     }
 
     /// Takes an element that means something with all it holds; says whether it did.
@@ -96,6 +108,9 @@ impl Reader {
         let guess = !around.is_atom;
         let text = |kind| content::read(element, kind, guess);
         match element.name.as_str() {
+            // Half a title or address is none; a text is kept as far as it goes.
+            "title" | "dc:title" | "media:title" | "link" | "guid" | "id" if element.is_cut => return false,
+            name if element.is_cut && is_date(name) => return false,
             "title" | "dc:title" | "media:title" => self.title(element, text(Kind::Plain), depth),
             "link" => self.link(element, around),
             "guid" | "id" => self.guid(element, around, depth),
@@ -241,6 +256,13 @@ impl Reader {
     }
 }
 
+fn is_date(name: &str) -> bool {
+    matches!(
+        name,
+        "published" | "issued" | "pubdate" | "dcterms:issued" | "updated" | "modified" | "dc:date" | "dcterms:modified"
+    )
+}
+
 /// A text that is an address, relative or not.
 fn resolved(text: String, around: &Surroundings) -> String {
     if text.is_empty() || around.base.is_empty() { text } else { join(&around.base, &text) }
@@ -285,4 +307,39 @@ fn author_name(text: &str) -> String {
     let name = name.join(" ");
     let name = name.trim_matches(['(', ')', '<', '>', ',', ' ']);
     if name.is_empty() { text.to_owned() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree;
+    use super::*;
+
+    fn entry(text: &str) -> Entry {
+        let root = tree::read(text);
+        read(root.elements().next().unwrap(), &Surroundings::default())
+    }
+
+    #[test]
+    fn what_the_end_of_a_document_cuts_is_no_title_address_or_date() {
+        let whole = "<item><guid>http://a.org/2</guid>";
+        for cut in ["<title>Tw", "<title>Two <", "<title>Two</ti", "<link>http://a", "<pubDate>Thu, 01 Jan", "<link hr"]
+        {
+            let found = entry(&format!("{whole}{cut}"));
+            assert_eq!(
+                (found.title, found.published, found.link.as_deref()),
+                (None, None, Some("http://a.org/2")),
+                "{cut}"
+            );
+        }
+        let text = entry(&format!("{whole}<description>As far as it g")).summary.unwrap();
+        assert_eq!(text.value, "As far as it g");
+    }
+
+    #[test]
+    fn a_base_holds_for_what_follows_in_its_entry_where_none_stands_around_it() {
+        let reddit = "<entry><content xml:base='/.rss'>x</content><id>t3_1</id><link href='http://a.org/1'/></entry>";
+        assert_eq!(entry(reddit).guid.as_deref(), Some("/t3_1"));
+        let around = "<entry xml:base='http://b.org/'><content xml:base='/c/'>x</content><id>d</id></entry>";
+        assert_eq!(entry(around).guid.as_deref(), Some("http://b.org/d"));
+    }
 }

@@ -8,39 +8,44 @@
 //! | --- | --- |
 //! | nothing new (304, or the same bytes) | an empty harvest, the cursor stays |
 //! | new entries | those not seen before; a line of coverage |
+//! | more of them than one harvest may hold | the rest with the next ones, without asking again: `portions.rs` |
 //! | no entry is known | the same, and a line of what was missed, estimated |
 //! | 301 or 308, the same in three polls | from then on the new address is asked; the cursor says so |
 //! | the new address fails | the old one again |
 //! | 410 | noted in the cursor; asked again each week |
 //! | 429, 503 | `Retry-After`, for all feeds of the host |
-//! | any other failure, or no feed | asked again after twice as long each time, up to a day; never given up |
+//! | any other failure, no feed, or one that cannot be read | asked again after twice as long each time, up to a day; never given up |
 //! | a hub sends content | as a poll, but what it leaves out is not gone; acknowledged when it is on disk |
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use contract::{
     Acknowledge, Clock, Collector, CollectorId, Coverage, Cursor, Error, Harvest, RawRecord, Remedy, Result, SourceId,
     Timestamp,
 };
 use reqwest::header::{CONTENT_TYPE, ETAG, LAST_MODIFIED};
 use reqwest::{StatusCode, Url};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::article_page::ArticlePages;
 use super::cache::fresh_for;
 use super::feed::Feed;
-use super::feed_state::State;
+use super::feed_state::{ADDRESS_BYTES_MAX, State};
 use super::fetch::{Answer, Ask, Fetcher, Trouble};
 use super::gap::coverage;
-use super::schedule::{GONE_INTERVAL, Hints, Limits};
+use super::link_header::add_links;
+use super::portions::Portions;
+use super::schedule::{DAYS, GONE_INTERVAL, Hints, Limits};
 use super::settings::Settings;
-use super::split::{Fetched, split};
+use super::split::{Fetched, Split, split};
 use super::websub::{Content, EVENTS_MAX, Event, Subscription, WebSub};
 use crate::http::{retry_after, text};
+use crate::{Context, HarvestSize};
 
 const SOURCE: SourceId = SourceId("news");
 
@@ -53,11 +58,16 @@ const LISTEN: Duration = Duration::from_millis(1);
 /// Failures in a row after which an address that a feed moved to is given up for the old one.
 const MOVED_FAILURES_MAX: u32 = 3;
 
+/// Documents that are read at a time: each takes a core, and up to twenty times its size.
+const READERS_MAX: usize = 2;
+
 /// What all feeds share.
 pub(super) struct Shared {
     pub(super) fetcher: Fetcher,
     pub(super) clock: Arc<dyn Clock>,
     limits: Limits,
+    harvest: HarvestSize,
+    readers: Arc<Semaphore>,
     bytes_max: usize,
     redirect_confirmations: u32,
     websub: Option<Arc<WebSub>>,
@@ -75,6 +85,8 @@ pub(super) struct FeedCollector {
     /// When a feed that listens to a hub is to be asked itself.
     due: Option<Instant>,
     failures: u32,
+    /// What did not fit into the last harvest.
+    portions: Option<Portions>,
     events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
 }
 
@@ -84,7 +96,8 @@ impl Shared {
         self.websub.as_ref()
     }
 
-    pub(super) fn new(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Self> {
+    pub(super) fn new(settings: &Settings, context: &Context) -> Result<Self> {
+        let clock = &context.clock;
         let base = settings.websub_callback_url.as_str();
         let websub = match base {
             "" => None,
@@ -94,6 +107,8 @@ impl Shared {
             fetcher: Fetcher::new(settings, clock.clone())?,
             clock: clock.clone(),
             limits: Limits::new(settings),
+            harvest: context.harvest,
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
             bytes_max: settings.feed_bytes_max,
             redirect_confirmations: settings.redirect_confirmations.max(1),
             websub,
@@ -109,11 +124,19 @@ impl Collector for FeedCollector {
     }
 
     async fn poll(&mut self, cursor: &Cursor) -> Result<Harvest> {
+        if let Some(portions) = self.portions.take().filter(|portions| portions.after == *cursor) {
+            return self.hand_over(portions);
+        }
+        let mut state = State::read(cursor)?;
+        if self.shared.websub.is_none() {
+            // It was switched off: no hub can reach us.
+            state.subscription = None;
+        }
         let start_after = std::mem::take(&mut self.start_after);
         if !start_after.is_zero() {
-            return Ok(self.idle(cursor.clone(), start_after));
+            let wait = self.listening(&state, start_after);
+            return Ok(self.idle(cursor.clone(), wait));
         }
-        let state = State::read(cursor)?;
         if let Some(event) = self.heard(&state).await {
             return self.take_event(event, state).await;
         }
@@ -122,7 +145,10 @@ impl Collector for FeedCollector {
         let ask = Ask { url, accept: ACCEPT, etag, last_modified, bytes_max: self.shared.bytes_max };
         match self.shared.fetcher.get(&ask).await {
             Ok(answer) => self.take_answer(answer, state).await,
-            Err(Trouble::Later(wait)) => Ok(self.idle(cursor.clone(), wait)),
+            Err(Trouble::Later(wait)) => {
+                let wait = self.listening(&state, wait);
+                Ok(self.idle(cursor.clone(), wait))
+            }
             Err(Trouble::Failed(reason)) => self.fail(&reason, None, state),
         }
     }
@@ -139,6 +165,7 @@ impl FeedCollector {
             start_after,
             due: None,
             failures: 0,
+            portions: None,
             events: mpsc::channel(EVENTS_MAX),
         }
     }
@@ -150,19 +177,18 @@ impl FeedCollector {
         if !is_unchanged && !status.is_success() {
             return self.refused(&answer, state, now);
         }
+        let before = state.clone();
         state.note_move(answer.moved_to.clone(), self.shared.redirect_confirmations);
         state.gone_since = None;
         if is_unchanged || !state.note_body(&answer.body) {
-            return self.answered(state, Vec::new(), Vec::new(), now).await;
+            return self.answered(Portions::new(Vec::new(), Vec::new(), state, before), now).await;
         }
-        let charset = text(&answer.headers, &CONTENT_TYPE).and_then(charset_of);
-        let split = split(Fetched {
-            bytes: &answer.body,
-            charset,
-            feed_url: Some(self.url.as_str()),
-            fetched_from: Some(answer.url.as_str()),
-            now,
-        });
+        let content_type = text(&answer.headers, &CONTENT_TYPE).map(str::to_owned);
+        let read = self.read(answer.body, content_type, answer.url.clone(), &state, now).await;
+        let mut split = match read {
+            Ok(split) => split,
+            Err(reason) => return self.fail(&reason, None, state),
+        };
         if split.feed.format.is_none() {
             return self.fail(
                 "what stands there is no feed (`databroker feeds discover` finds those of a page)",
@@ -172,24 +198,45 @@ impl FeedCollector {
         }
         state.note_validators(text(&answer.headers, &ETAG), text(&answer.headers, &LAST_MODIFIED));
         state.note_title(split.feed.title.as_deref());
+        state.note_shared_links(split.shared_links);
         state.hints = hints(&split.feed, fresh_for(&answer.headers, now));
+        add_links(&answer.headers, &answer.url, &mut split.feed);
         self.offer_subscription(&split.feed, &mut state)?;
-        let (records, coverage) = self.news(split.records, false, &mut state, now);
-        self.answered(state, records, coverage, now).await
+        let (records, coverage) = self.news(split.records, false, &mut state, now).await;
+        self.answered(Portions::new(records, coverage, state, before), now).await
+    }
+
+    /// Reads a document beside the tasks that wait for others. What brings the reader down costs this answer.
+    async fn read(
+        &self,
+        body: Bytes,
+        content_type: Option<String>,
+        from: Url,
+        state: &State,
+        now: Timestamp,
+    ) -> Result<Split, String> {
+        let turn = self.shared.readers.clone().acquire_owned().await.expect("never closed");
+        let (feed_url, bytes_max) = (self.url.clone(), self.shared.bytes_max);
+        let shared_links = state.shared_links().to_vec();
+        let read = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            split(Fetched {
+                bytes: &body,
+                charset: content_type.as_deref().and_then(charset_of),
+                feed_url: Some(feed_url.as_str()),
+                fetched_from: Some(from.as_str()),
+                now,
+                bytes_max,
+                shared_links: &shared_links,
+            })
+        });
+        read.await.map_err(|panic| format!("reading it failed: {panic}"))
     }
 
     /// The harvest of a feed that answered.
-    async fn answered(
-        &mut self,
-        mut state: State,
-        mut records: Vec<RawRecord>,
-        coverage: Vec<Coverage>,
-        now: Timestamp,
-    ) -> Result<Harvest> {
+    async fn answered(&mut self, mut portions: Portions, now: Timestamp) -> Result<Harvest> {
         self.failures = 0;
-        if let Some(pages) = &self.shared.pages {
-            pages.add_to(&mut records, &self.shared.fetcher).await;
-        }
+        let state = &mut portions.state;
         let mut wait = self.shared.limits.wait(&state.changes, &state.hints, self.seed, now);
         if let (Some(websub), Some(subscription)) = (self.shared.websub.clone(), &mut state.subscription) {
             if now >= subscription.renew_at() {
@@ -203,11 +250,28 @@ impl FeedCollector {
             let renewal = subscription.renew_at().since(now).max(Duration::from_secs(1));
             wait = wait.min(renewal);
         }
-        self.harvest(&state, records, coverage, wait)
+        portions.wait = Some(wait);
+        self.hand_over(portions)
+    }
+
+    /// The next harvest of what an answer or a hub brought.
+    fn hand_over(&mut self, mut portions: Portions) -> Result<Harvest> {
+        let (records, coverage) = portions.next(self.shared.harvest);
+        if !portions.is_done() {
+            let cursor = portions.state_so_far().write()?;
+            portions.after = cursor.clone();
+            self.portions = Some(portions);
+            return Ok(Harvest { records, coverage, ..self.idle(cursor, LISTEN) });
+        }
+        let Portions { state, wait, acknowledge, .. } = portions;
+        match wait {
+            Some(wait) => Ok(Harvest { acknowledge, ..self.harvest(&state, records, coverage, wait)? }),
+            None => Ok(Harvest { records, coverage, acknowledge, ..self.idle(state.write()?, LISTEN) }),
+        }
     }
 
     /// The entries that are new, and what is known to be missed.
-    fn news(
+    async fn news(
         &self,
         records: Vec<RawRecord>,
         is_part: bool,
@@ -222,6 +286,9 @@ impl FeedCollector {
         // Feeds show the newest first; the log keeps the order of time where there is one.
         news.records.reverse();
         news.records.sort_by_key(|record| record.event_time);
+        if let Some(pages) = &self.shared.pages {
+            pages.add_to(&mut news.records, &self.shared.fetcher).await;
+        }
         (news.records, coverage)
     }
 
@@ -245,12 +312,7 @@ impl FeedCollector {
             state.address = None;
             return self.harvest(&state, Vec::new(), Vec::new(), wait);
         }
-        let mut remedy = Remedy::RetryAfter(wait);
-        if state.subscription.is_some() {
-            // It listens to the hub meanwhile.
-            self.due = Some(Instant::now() + wait);
-            remedy = Remedy::RetryAfter(LISTEN);
-        }
+        let remedy = Remedy::RetryAfter(self.listening(&state, wait));
         let failures = self.failures;
         Err(Error::new(remedy, format!("poll `{}` ({failures} times in a row): {reason}", self.id)))
     }
@@ -274,20 +336,29 @@ impl FeedCollector {
         coverage: Vec<Coverage>,
         wait: Duration,
     ) -> Result<Harvest> {
-        self.due = Some(Instant::now() + wait);
-        let wait = if self.listens(state) { LISTEN } else { wait };
+        let wait = self.listening(state, wait);
         Ok(Harvest { records, coverage, ..self.idle(state.write()?, wait) })
     }
 
-    fn listens(&self, state: &State) -> bool {
-        self.shared.websub.is_some() && state.subscription.is_some()
+    /// Before the next poll of a feed that is to be asked after `wait`: one with a hub listens to it meanwhile.
+    fn listening(&mut self, state: &State, wait: Duration) -> Duration {
+        self.due = Some(Instant::now() + wait);
+        match (&self.shared.websub, &state.subscription) {
+            (Some(websub), Some(subscription)) => {
+                websub.listen(subscription, &self.events.0);
+                LISTEN
+            }
+            _ => wait,
+        }
     }
 
     /// Subscribes where the feed names a hub and itself, and lets go of what it no longer names.
     fn offer_subscription(&self, feed: &Feed, state: &mut State) -> Result<()> {
         let Some(websub) = &self.shared.websub else { return Ok(()) };
-        let hub = feed.hubs.iter().find_map(|hub| Url::parse(hub).ok());
-        let offer = hub.zip(feed.self_link.clone().filter(|topic| Url::parse(topic).is_ok()));
+        let address = |text: &String| Url::parse(text).ok().filter(|url| url.as_str().len() <= ADDRESS_BYTES_MAX);
+        let hub = feed.hubs.iter().find_map(address);
+        let is_topic = |topic: &String| topic.len() <= ADDRESS_BYTES_MAX && address(topic).is_some();
+        let offer = hub.zip(feed.self_link.clone().filter(is_topic));
         let is_known = |known: &Subscription| {
             offer.as_ref().is_some_and(|(hub, topic)| (hub, topic) == (&known.hub, &known.topic))
         };
@@ -298,9 +369,7 @@ impl FeedCollector {
             websub.forget(&old);
         }
         if let Some((hub, topic)) = offer {
-            let new = Subscription::new(hub, topic)?;
-            websub.listen(&new, &self.events.0);
-            state.subscription = Some(new);
+            state.subscription = Some(Subscription::new(hub, topic)?);
         }
         Ok(())
     }
@@ -327,19 +396,16 @@ impl FeedCollector {
             Event::Content(content) => content,
         };
         let Content { body, content_type, logged } = content;
-        let address = state.address.as_ref().unwrap_or(&self.url);
-        let split = split(Fetched {
-            bytes: &body,
-            charset: content_type.as_deref().and_then(charset_of),
-            feed_url: Some(self.url.as_str()),
-            fetched_from: Some(address.as_str()),
-            now,
-        });
+        let address = state.address.clone().unwrap_or_else(|| self.url.clone());
+        let before = state.clone();
+        // What cannot be read is not acknowledged, so that the hub comes again or gives up.
+        let split = self.read(body, content_type, address, &state, now).await;
+        let split = split.map_err(|reason| {
+            Error::new(Remedy::RetryAfter(LISTEN), format!("hear the hub of `{}`: {reason}", self.id))
+        })?;
         let records = if split.feed.format.is_some() { split.records } else { Vec::new() };
-        let (mut records, coverage) = self.news(records, true, &mut state, now);
-        if let Some(pages) = &self.shared.pages {
-            pages.add_to(&mut records, &self.shared.fetcher).await;
-        }
+        state.note_shared_links(split.shared_links);
+        let (records, coverage) = self.news(records, true, &mut state, now).await;
         let logged = Mutex::new(Some(logged));
         let acknowledge = Acknowledge::new(move || {
             if let Some(logged) = logged.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -347,7 +413,9 @@ impl FeedCollector {
                 logged.send(()).unwrap_or_default();
             }
         });
-        Ok(Harvest { records, coverage, acknowledge: Some(acknowledge), ..self.idle(state.write()?, LISTEN) })
+        let mut portions = Portions::new(records, coverage, state, before);
+        portions.acknowledge = Some(acknowledge);
+        self.hand_over(portions)
     }
 }
 
@@ -364,5 +432,7 @@ fn hints(feed: &Feed, fresh: Option<Duration>) -> Hints {
     let ttl = feed.ttl_minutes.unwrap_or(0).saturating_mul(60);
     let seconds = ttl.max(feed.update_seconds.unwrap_or(0)).max(fresh.unwrap_or_default().as_secs());
     let skip_hours = feed.skip_hours.iter().fold(0, |hours, &hour| hours | 1 << (u32::from(hour) % 24));
-    Hints { seconds, skip_hours }
+    let day = |name: &String| DAYS.iter().position(|day| name.trim().eq_ignore_ascii_case(day));
+    let skip_days = feed.skip_days.iter().filter_map(day).fold(0, |days, day| days | 1 << day);
+    Hints { seconds, skip_hours, skip_days }
 }

@@ -9,8 +9,8 @@ use contract::{Collector, CoverageKind, Cursor, Error, Harvest, Remedy, Timestam
 
 use super::replay::Replay;
 use super::settings::Settings;
-use crate::Context;
 use crate::replay::{Fault, Response};
+use crate::{Context, HarvestSize};
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
 
@@ -391,6 +391,80 @@ async fn a_collector_killed_at_any_harvest_brings_every_entry_once() {
     assert_eq!(seen, expected);
 }
 
+#[tokio::test]
+async fn a_large_answer_comes_in_portions_and_a_kill_between_them_loses_and_repeats_nothing() {
+    let (replay, polled) = polled([page(feed(0..25)).with("ETag", "\"1\"")]).await;
+    let small = |records_max| {
+        let settings = crate::Settings { news: polled.settings.clone(), ..crate::Settings::default() };
+        let harvest = HarvestSize { records_max, bytes_max: 1 << 20 };
+        let context = Context { harvest, ..context(&polled.clock) };
+        super::feeds::collectors(&settings, &context).unwrap().polled.remove(0)
+    };
+    let (mut collector, mut cursor, mut seen, mut covered) = (small(4), Cursor::default(), Vec::new(), 0);
+    for number in 1..100 {
+        let harvest = collector.poll(&cursor).await.unwrap();
+        assert!(harvest.records.len() <= 4);
+        if number % 3 == 0 {
+            // Killed before this harvest was on disk.
+            collector = small(4);
+            continue;
+        }
+        seen.extend(titles(&harvest));
+        covered += harvest.coverage.len();
+        cursor = harvest.cursor;
+        if harvest.records.is_empty() {
+            break;
+        }
+    }
+    let expected: Vec<String> = (0..25).map(|number| number.to_string()).collect();
+    assert_eq!((seen, covered), (expected, 1));
+    assert!(cursor.0.contains("\"etag\":\"\\\"1\\\"\""), "the answer counts once all of it is there: {}", cursor.0);
+    assert!(replay.requests().len() < 8, "portions are not asked for");
+    let bytes = HarvestSize { records_max: 100, bytes_max: 1 };
+    let context = Context { harvest: bytes, ..context(&polled.clock) };
+    let settings = crate::Settings { news: polled.settings.clone(), ..crate::Settings::default() };
+    let mut collector = super::feeds::collectors(&settings, &context).unwrap().polled.remove(0);
+    assert_eq!(titles(&collector.poll(&Cursor::default()).await.unwrap()), ["0"], "one at least");
+}
+
+#[tokio::test]
+async fn what_a_publisher_puts_into_a_cursor_is_bounded() {
+    let long = "y".repeat(600_000);
+    let head = format!(
+        "<atom:link rel='self' href='http://x.example/{long}'/><atom:link rel='hub' href='http://hub.example/{long}'/>\
+         <title>{long}</title>"
+    );
+    let moved = Response::status(301).with("Location", format!("/to?{}", "\"".repeat(1_000)));
+    let replay = Replay::feed([moved.clone(), moved.clone(), moved]).await.unwrap();
+    let namespace = "<rss xmlns:atom=\"http://www.w3.org/2005/Atom\"";
+    replay.route(
+        "/to",
+        [
+            page(feed_with(&head, 0..3).replace("<rss", namespace)),
+            page(feed_with(&head, 0..4).replace("<rss", namespace)),
+        ],
+    );
+    let websub_callback_url = "https://me.example".to_owned();
+    let mut polled = Polled::new(Settings { websub_callback_url, feed_bytes_max: 4 << 20, ..settings(&replay) });
+    for _ in 0..3 {
+        polled.poll().await.unwrap();
+        assert!(polled.cursor.0.len() < 8 << 10, "{} bytes", polled.cursor.0.len());
+    }
+}
+
+#[tokio::test]
+async fn a_feed_whose_hub_was_switched_off_backs_off_as_any_other() {
+    let head = r#"<atom:link rel="self" href="https://a.example/"/><atom:link rel="hub" href="BASE/hub"/>"#;
+    let with_hub = feed_with(head, 0..3).replace("<rss", "<rss xmlns:atom=\"http://www.w3.org/2005/Atom\"");
+    let (_replay, mut polled) = polled([page(with_hub), Response::status(404)]).await;
+    polled.settings.websub_callback_url = "https://me.example".to_owned();
+    let harvest = polled.poll().await.unwrap();
+    assert!(harvest.cursor.0.contains("\"topic\":\"https://a.example/\""), "{}", harvest.cursor.0);
+    polled.settings.websub_callback_url = String::new();
+    let error = polled.poll().await.unwrap_err();
+    assert_eq!(error.remedy(), Remedy::RetryAfter(Duration::from_secs(300)));
+}
+
 #[test]
 fn a_wrong_setting_is_answered_with_what_would_be_right() {
     let refused = |news: Settings| {
@@ -403,6 +477,8 @@ fn a_wrong_setting_is_answered_with_what_would_be_right() {
         message.starts_with("failed to use `example.org/feed` of `news.feeds` (should be as `https://"),
         "{message}"
     );
+    let secret = refused(feeds("https://me:word@example.org/feed"));
+    assert!(secret.contains("`https://…@example.org/feed`") && !secret.contains("word@"), "{secret}");
     assert!(refused(feeds("file:///etc/passwd")).contains("`file:` is no scheme"));
     let opml = |path: &str| refused(Settings { opml: vec![path.to_owned()], ..Settings::default() });
     assert!(opml("/nowhere.opml").contains("failed to read `/nowhere.opml` of `news.opml`: No such file"));
@@ -410,5 +486,10 @@ fn a_wrong_setting_is_answered_with_what_would_be_right() {
     let callback = refused(Settings { websub_callback_url: "here".to_owned(), ..Settings::default() });
     assert!(callback.contains("should be as `https://news.example.org`"), "{callback}");
     let proxy = refused(Settings { proxy_url: "::".to_owned(), ..Settings::default() });
-    assert!(proxy.starts_with("failed to use `news.proxy_url`"), "{proxy}");
+    assert!(proxy.starts_with("failed to use `news.proxy_url` (should be as `http://"), "{proxy}");
+    let socks = refused(Settings { proxy_url: "socks5://127.0.0.1:1080".to_owned(), ..Settings::default() });
+    assert_eq!(socks, proxy);
+    let wild = Settings { backoff_seconds_max: u64::MAX, timeout_seconds: u64::MAX, ..Settings::default() };
+    let settings = crate::Settings { news: wild, ..crate::Settings::default() };
+    super::feeds::collectors(&settings, &Context::default()).unwrap();
 }

@@ -1,6 +1,7 @@
 //! Where a feed's collector stands: its cursor.
 //!
 //! It is written with every harvest and, for all feeds, at the start of each segment of the log, so it is small: 1 to 3 kB.
+//! What publishers put into it is bounded, so that it stays far below what the log takes of a cursor, 512 KiB.
 
 use std::collections::HashSet;
 
@@ -12,13 +13,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::schedule::Hints;
+use super::split::ENTRIES_MAX;
 
 /// Hashes of entries that the feed no longer shows but may show again (feeds shuffle).
 const GONE_ENTRIES_MAX: usize = 64;
 
-/// Hashes at all: 43 kB of cursor. Feeds of 700 entries are seen; what a longer one shows beyond is logged again at
-/// each change and told as a duplicate later.
-const ENTRIES_MAX: usize = 4_096;
+/// Hashes at all: as many entries as are read of a feed. Feeds of 700 are seen, which are 7 kB of cursor; the most are
+/// 214 kB.
+const HASHES_MAX: usize = ENTRIES_MAX + GONE_ENTRIES_MAX;
+
+/// Links known to be shared by several entries.
+const SHARED_LINKS_MAX: usize = 256;
+
+/// Bytes of an address that a publisher names: where the feed moved to, its hub, its topic. Longer ones are not kept.
+pub(super) const ADDRESS_BYTES_MAX: usize = 2 << 10;
 
 /// Times of changes that the interval is made from.
 const CHANGES_MAX: usize = 8;
@@ -31,7 +39,7 @@ const VALIDATOR_BYTES_MAX: usize = 512;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub(super) struct State {
     /// What the feed calls itself.
     pub(super) title: Option<String>,
@@ -41,6 +49,8 @@ pub(super) struct State {
     body: u64,
     /// Hashes of the entries seen, those of the last answer first.
     seen: Hashes,
+    /// Hashes of links that several entries shared, the latest first: they identify none from then on.
+    shared_links: Hashes,
     /// Time of the newest entry seen.
     pub(super) newest: Option<Timestamp>,
     /// When there was something new, oldest first.
@@ -58,7 +68,6 @@ pub(super) struct State {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Moving {
     to: Url,
     /// Polls in a row that saw it.
@@ -83,7 +92,10 @@ impl State {
     pub(super) fn read(cursor: &Cursor) -> Result<Self> {
         match cursor.0.as_str() {
             "" => Ok(Self::default()),
-            text => serde_json::from_str(text).map_err(|error| Error::stop("read the cursor of a feed").because(error)),
+            // A field that a later version added is passed over.
+            text => {
+                serde_json::from_str(text).map_err(|error| Error::change("read the cursor of a feed").because(error))
+            }
         }
     }
 
@@ -112,7 +124,7 @@ impl State {
 
     /// Notes where permanent redirects lead, and follows them once `confirmations` polls in a row saw the same.
     pub(super) fn note_move(&mut self, to: Option<Url>, confirmations: u32) {
-        let Some(to) = to else {
+        let Some(to) = to.filter(|to| to.as_str().len() <= ADDRESS_BYTES_MAX) else {
             self.moving = None;
             return;
         };
@@ -125,28 +137,43 @@ impl State {
         }
     }
 
+    /// The links known to be shared.
+    pub(super) fn shared_links(&self) -> &[u64] {
+        &self.shared_links.0
+    }
+
+    /// Notes links that were seen to be shared.
+    pub(super) fn note_shared_links(&mut self, mut links: Vec<u64>) {
+        links.retain(|link| !self.shared_links.0.contains(link));
+        links.sort_unstable();
+        links.truncate(SHARED_LINKS_MAX);
+        self.shared_links.0.truncate(SHARED_LINKS_MAX - links.len());
+        self.shared_links.0.splice(..0, links);
+    }
+
     /// Keeps of an answer's entries what is new, and remembers all. What a hub sends is a part of the feed, so that
     /// what was seen before stays.
     pub(super) fn take_news(&mut self, records: Vec<RawRecord>, is_part: bool, now: Timestamp) -> News {
         let known: HashSet<u64> = self.seen.0.iter().copied().collect();
         let mut listed = HashSet::with_capacity(records.len());
+        let mut rows = HashSet::with_capacity(records.len());
         let mut news = News { records: Vec::new(), meets_known: false, is_known_feed: self.newest.is_some() };
         let mut seen = Vec::with_capacity(records.len());
         for record in records {
-            let hash = xxh3_64(record.id.as_str().as_bytes());
-            if !listed.insert(hash) {
-                continue;
+            let hash = content_of(&record);
+            if listed.insert(hash) {
+                seen.push(hash);
             }
-            seen.push(hash);
-            match known.contains(&hash) {
-                true => news.meets_known = true,
-                false => news.records.push(record),
+            let is_known = known.contains(&hash);
+            news.meets_known |= is_known;
+            if !is_known && rows.insert(xxh3_64(record.id.as_str().as_bytes())) {
+                news.records.push(record);
             }
         }
         let gone = self.seen.0.iter().filter(|hash| !listed.contains(hash));
-        let gone_max = if is_part { ENTRIES_MAX } else { GONE_ENTRIES_MAX };
+        let gone_max = if is_part { HASHES_MAX } else { GONE_ENTRIES_MAX };
         seen.extend(gone.take(gone_max));
-        seen.truncate(ENTRIES_MAX);
+        seen.truncate(HASHES_MAX);
         self.seen = Hashes(seen);
         if !news.records.is_empty() {
             self.changes.push(now);
@@ -157,6 +184,29 @@ impl State {
         }
         news
     }
+
+    /// Where the collector stands while `rest` of what an answer brought is not yet handed over: one that is started from
+    /// here asks for the answer again and brings the rest. `before` is the state before the answer.
+    pub(super) fn without<'a>(&self, rest: impl Iterator<Item = &'a RawRecord>, before: &Self) -> Self {
+        let rest: HashSet<u64> = rest.map(content_of).collect();
+        let mut state = Self {
+            etag: before.etag.clone(),
+            last_modified: before.last_modified.clone(),
+            body: before.body,
+            newest: before.newest,
+            changes: before.changes.clone(),
+            ..self.clone()
+        };
+        state.seen.0.retain(|hash| !rest.contains(hash));
+        state
+    }
+}
+
+/// What tells an entry from those seen before: its article and content, the first two parts of its id. A date that is
+/// always now, or an id that is always new, makes no new row each time the feed is asked.
+fn content_of(record: &RawRecord) -> u64 {
+    let id = record.id.as_str();
+    xxh3_64(id.rsplit_once('.').map_or(id, |(content, _)| content).as_bytes())
 }
 
 impl Serialize for Hashes {
@@ -209,7 +259,11 @@ mod tests {
         assert_eq!(State::read(&cursor).unwrap(), state);
         assert!(cursor.0.len() < 1_200, "{} bytes", cursor.0.len());
         state.take_news(records(0..100_000), false, NOW);
-        assert!(state.write().unwrap().0.len() < 64 << 10);
+        assert!(state.write().unwrap().0.len() < 256 << 10);
+        state.note_shared_links((0..1_000).collect());
+        let long = Url::parse(&format!("http://a.example/{}", "x".repeat(4_000))).ok();
+        state.note_move(long, 1);
+        assert_eq!((state.shared_links().len(), &state.address), (SHARED_LINKS_MAX, &None));
         state.note_validators(Some(&"x".repeat(1_000)), None);
         assert_eq!(state.etag, None);
     }
@@ -254,8 +308,21 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_that_is_none_stops() {
+    fn a_cursor_that_is_none_is_an_error_of_its_feed_alone_and_one_of_a_later_version_is_read() {
         let error = State::read(&Cursor("{\"seen\":\"AAA\"}".to_owned())).unwrap_err();
         assert!(error.to_string().starts_with("failed to read the cursor of a feed"), "{error}");
+        assert_eq!(error.remedy(), contract::Remedy::Change);
+        let later = Cursor("{\"title\":\"T\",\"what_comes_later\":1}".to_owned());
+        assert_eq!(State::read(&later).unwrap().title.as_deref(), Some("T"));
+    }
+
+    #[test]
+    fn an_entry_whose_date_or_id_alone_changes_comes_once() {
+        let record = |id: &str| RawRecord { id: id.into(), ..records(0..1).remove(0) };
+        let mut state = State::default();
+        let both = vec![record("article.content.1"), record("article.content.2")];
+        assert_eq!(state.take_news(both, false, NOW).records.len(), 2, "in one answer they are two");
+        assert!(state.take_news(vec![record("article.content.3")], false, NOW).records.is_empty());
+        assert_eq!(state.take_news(vec![record("article.other.3")], false, NOW).records.len(), 1);
     }
 }

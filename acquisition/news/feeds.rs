@@ -10,7 +10,7 @@ use reqwest::Url;
 use super::discover::{Found, discover};
 use super::feed_collector::{FeedCollector, Shared};
 use super::fetch::Ask;
-use super::opml::{ListedFeed, Opml, feed_url, read_opml};
+use super::opml::{ListedFeed, Opml, feed_url, read_opml, shown};
 use super::settings::Settings;
 use super::websub::WebSub;
 use crate::{Collectors, Context};
@@ -24,8 +24,8 @@ const OPML_BYTES_MAX: usize = 32 << 20;
 /// The collectors of all feeds that are set, and the webhook of their hubs.
 pub(crate) fn collectors(settings: &crate::Settings, context: &Context) -> Result<Collectors> {
     let settings = &settings.news;
-    let feeds = feeds(settings)?;
-    let shared = Arc::new(Shared::new(settings, context.clock.clone())?);
+    let feeds = feeds(settings)?.feeds;
+    let shared = Arc::new(Shared::new(settings, context)?);
     let spread = Duration::from_secs(settings.start_spread_seconds.min(86_400));
     let count = u32::try_from(feeds.len()).unwrap_or(u32::MAX).max(1);
     let spacing = START_SPACING.min(spread / count);
@@ -40,16 +40,16 @@ pub(crate) fn collectors(settings: &crate::Settings, context: &Context) -> Resul
     Ok(Collectors { polled, webhooks })
 }
 
-/// The feeds of the settings `feeds` and `opml`, each once.
+/// The feeds of the settings `feeds` and `opml`, each once; the notes say what of the lists is left out.
 ///
 /// # Errors
 /// `Change` for an address that is none and a file that cannot be read.
-pub fn feeds(settings: &Settings) -> Result<Vec<ListedFeed>> {
-    let mut feeds: Vec<ListedFeed> = Vec::new();
+pub fn feeds(settings: &Settings) -> Result<Opml> {
+    let (mut feeds, mut notes): (Vec<ListedFeed>, Vec<String>) = (Vec::new(), Vec::new());
     for address in &settings.feeds {
         let url = feed_url(address).map_err(|why| {
             let right = "should be as `https://example.org/feed.xml`";
-            Error::change(format!("use `{address}` of `news.feeds` ({right}): {why}"))
+            Error::change(format!("use `{}` of `news.feeds` ({right}): {why}", shown(address)))
         })?;
         feeds.push(ListedFeed { url, ..ListedFeed::default() });
     }
@@ -64,10 +64,11 @@ pub fn feeds(settings: &Settings) -> Result<Vec<ListedFeed>> {
             return Err(wrong(opml.notes.first().cloned().unwrap_or("it names no feed".to_owned())));
         }
         feeds.extend(opml.feeds);
+        notes.extend(opml.notes.into_iter().map(|note| format!("`{path}`: {note}")));
     }
     let mut seen = std::collections::HashSet::new();
     feeds.retain(|feed| seen.insert(feed.url.clone()));
-    Ok(feeds)
+    Ok(Opml { title: None, feeds, notes })
 }
 
 /// Reads an OPML list from a file or an address, for `feeds import`.
@@ -81,7 +82,7 @@ pub async fn import(location: &str, settings: &Settings, context: &Context) -> R
         return Ok(read_opml(&bytes));
     }
     let url = Url::parse(location).map_err(|error| wrong(error.to_string()))?;
-    let shared = Shared::new(settings, context.clock.clone())?;
+    let shared = Shared::new(settings, context)?;
     let accept = "text/x-opml, application/xml, text/xml, */*;q=0.1";
     let ask = Ask { url: &url, accept, etag: None, last_modified: None, bytes_max: OPML_BYTES_MAX };
     let answer = shared.fetcher.get(&ask).await.map_err(|trouble| wrong(trouble.to_string()))?;
@@ -98,7 +99,7 @@ pub async fn import(location: &str, settings: &Settings, context: &Context) -> R
 pub async fn discover_feeds(address: &str, settings: &Settings, context: &Context) -> Result<Vec<Found>> {
     let wrong = |why: String| Error::change(format!("discover the feeds of `{address}`")).because(why);
     let url = Url::parse(address).map_err(|error| wrong(format!("{error} (should be as `https://example.org/`)")))?;
-    let shared = Shared::new(settings, context.clock.clone())?;
+    let shared = Shared::new(settings, context)?;
     discover(&shared.fetcher, &url).await.map_err(wrong)
 }
 

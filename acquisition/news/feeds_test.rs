@@ -81,9 +81,15 @@ fn form_value(form: &str, name: &str) -> String {
 #[tokio::test]
 async fn a_hub_is_subscribed_to_verified_and_heard() {
     let replay = Replay::start().await.unwrap();
-    let head = r#"<atom:link rel="self" href="BASE/feed"/><atom:link rel="hub" href="BASE/hub"/>"#;
-    replay.route("/feed", [Response::body(feed(head, &["one"])), Response::body(feed(head, &["two", "one"]))]);
-    replay.route("/hub", [Response::status(202)]);
+    let head = r#"<atom:link rel="self" href="BASE/feed"/>"#;
+    let named = |response: Response| response.with("Link", "</hub>; rel=\"hub\"");
+    replay.route(
+        "/feed",
+        [named(Response::body(feed(head, &["one"]))), named(Response::body(feed(head, &["two", "one"])))],
+    );
+    // The header names the hub; the hub has moved.
+    replay.route("/hub", [Response::status(308).with("Location", "/new-hub")]);
+    replay.route("/new-hub", [Response::status(202)]);
     let websub_callback_url = "https://me.example".to_owned();
     let mut all = collectors(Settings { websub_callback_url, ..settings(&replay) });
     let (mut collector, webhook) = (all.polled.remove(0), all.webhooks.remove(0));
@@ -92,7 +98,7 @@ async fn a_hub_is_subscribed_to_verified_and_heard() {
     let first = collector.poll(&Cursor::default()).await.unwrap();
     assert_eq!(first.records.len(), 1);
     let asked = replay.requests().pop().unwrap();
-    assert_eq!((asked.method.as_str(), asked.target.as_str()), ("POST", "/hub"));
+    assert_eq!((asked.method.as_str(), asked.target.as_str()), ("POST", "/new-hub"));
     let callback = form_value(&asked.body, "hub.callback");
     let token = callback.strip_prefix("https://me.example/webhooks/news/websub/").unwrap().to_owned();
     let hub = Hub { webhook, token, secret: form_value(&asked.body, "hub.secret") };
@@ -112,9 +118,25 @@ async fn a_hub_is_subscribed_to_verified_and_heard() {
     assert_eq!(status, 200, "once it is on disk");
 
     // As after a restart: the feed is asked, and what was pushed is known.
-    let mut all = collectors(Settings { websub_callback_url: "https://me.example".to_owned(), ..settings(&replay) });
-    let again = all.polled.remove(0).poll(&harvest.cursor).await.unwrap();
-    assert_eq!((again.records.len(), replay.requests().len()), (0, 3), "no second subscription");
+    let websub = || Settings { websub_callback_url: "https://me.example".to_owned(), ..settings(&replay) };
+    let again = collectors(websub()).polled.remove(0).poll(&harvest.cursor).await.unwrap();
+    assert_eq!((again.records.len(), replay.requests().len()), (0, 4), "no second subscription");
+
+    // As after a restart with many feeds: before its turn to ask comes, the hub is heard.
+    let mut feeds: Vec<String> = (0..20).map(|number| format!("https://a.example/{number}")).collect();
+    feeds.push(replay.url("/feed"));
+    let mut all = collectors(Settings { feeds, ..websub() });
+    let (mut last, webhook) = (all.polled.remove(20), all.webhooks.remove(0));
+    let idle = last.poll(&harvest.cursor).await.unwrap();
+    assert_eq!(idle.poll_again_in, Some(std::time::Duration::from_millis(1)));
+    let hub = Hub { webhook, ..hub };
+    let pushed = feed(head, &["three"]).replace("BASE", &replay.url(""));
+    let (status, _) = tokio::join!(hub.send(pushed), async {
+        let heard = last.poll(&idle.cursor).await.unwrap();
+        assert_eq!(heard.records.len(), 1);
+        heard.acknowledge.as_ref().unwrap().on_disk();
+    });
+    assert_eq!((status, replay.requests().len()), (200, 4));
 }
 
 /// The one harvest of a feed with one entry, and what was asked.
@@ -159,6 +181,28 @@ async fn the_page_of_an_article_gives_its_text_where_its_site_allows_it() {
     }
     let (_, asked) = with_page(Response::status(404), Response::status(404)).await;
     assert_eq!(asked.len(), 3, "no robots.txt allows all");
+    let moved = Response::status(302).with("Location", "/private/story");
+    let (_, asked) = with_page(Response::body("User-agent: *\nDisallow: /private"), moved).await;
+    assert_eq!(asked, ["/feed", "/robots.txt", "/story"], "what a redirect leads to is asked only if it is allowed");
+}
+
+#[tokio::test]
+async fn a_robots_txt_that_could_not_be_had_is_asked_for_again_after_minutes() {
+    let replay =
+        Replay::feed([Response::body(feed("", &["one"])), Response::body(feed("", &["two", "one"]))]).await.unwrap();
+    replay.route("/robots.txt", [Response::status(500), Response::status(404)]);
+    let minutes = Arc::new(std::sync::atomic::AtomicI64::new(0));
+    let passed = minutes.clone();
+    let clock = move || Timestamp(NOW.0 + passed.load(std::sync::atomic::Ordering::SeqCst) * 60_000_000);
+    let context = Context { clock: Arc::new(clock), ..Context::default() };
+    let news = Settings { full_text: true, ..settings(&replay) };
+    let settings = crate::Settings { news, ..crate::Settings::default() };
+    let mut collector = super::feeds::collectors(&settings, &context).unwrap().polled.remove(0);
+    let first = collector.poll(&Cursor::default()).await.unwrap();
+    minutes.store(11, std::sync::atomic::Ordering::SeqCst);
+    collector.poll(&first.cursor).await.unwrap();
+    let asked: Vec<String> = replay.requests().into_iter().map(|request| request.target).collect();
+    assert_eq!(asked, ["/feed", "/robots.txt", "/feed", "/robots.txt", "/two"]);
 }
 
 #[tokio::test]
@@ -176,7 +220,10 @@ async fn lists_come_from_files_and_addresses() {
     let error = super::feeds::import(&replay.url("/none"), &settings(&replay), &context()).await.unwrap_err();
     assert!(error.to_string().ends_with("/none`: the server answers 404"), "{error}");
     let both = Settings { feeds: vec!["https://a.example/feed".to_owned()], opml: vec![path], ..Settings::default() };
-    assert_eq!(super::feeds::feeds(&both).unwrap().len(), 1, "each once");
+    assert_eq!(super::feeds::feeds(&both).unwrap().feeds.len(), 1, "each once");
+    std::fs::write(file.path(), opml.replace("/><", "/><outline xmlUrl='gopher://b.example/'/><")).unwrap();
+    let notes = super::feeds::feeds(&both).unwrap().notes;
+    assert!(notes.len() == 1 && notes[0].contains("`gopher://b.example/` is no address of a feed"), "{notes:?}");
     let none = super::feeds::discover_feeds("a.example", &settings(&replay), &context()).await.unwrap_err();
     assert!(none.to_string().contains("should be as `https://example.org/`"), "{none}");
 }

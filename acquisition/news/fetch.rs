@@ -23,17 +23,21 @@ const SOURCE: &str = "news";
 /// Of a host that asks for peace with 429 or 503 but does not say for how long.
 const PEACE: Duration = Duration::from_secs(15 * 60);
 
+/// Waits that are set longer are taken as this: no clock ends before.
+const WEEK_SECONDS: u64 = 7 * 86_400;
+
 /// Asks for documents. Shared by everything of news that goes out.
 pub(super) struct Fetcher {
     http: Client,
     guard: AddressGuard,
     hosts: Hosts,
     clock: Arc<dyn Clock>,
-    redirects_max: usize,
+    pub(super) redirects_max: usize,
     peace_max: Duration,
 }
 
 /// What to ask.
+#[derive(Clone, Copy)]
 pub(super) struct Ask<'a> {
     pub(super) url: &'a Url,
     pub(super) accept: &'static str,
@@ -81,11 +85,15 @@ impl Fetcher {
         let guard = AddressGuard::new(SourceId(SOURCE), settings.allow_private_addresses, &settings.ports);
         let builder = Client::builder()
             .user_agent(&settings.user_agent)
-            .timeout(Duration::from_secs(settings.timeout_seconds.max(1)))
+            .timeout(Duration::from_secs(settings.timeout_seconds.clamp(1, WEEK_SECONDS)))
             .redirect(redirect::Policy::none());
         let builder = if settings.proxy_url.is_empty() {
             builder.no_proxy().dns_resolver(Arc::new(guard.clone()))
         } else {
+            let is_web = settings.proxy_url.starts_with("http://") || settings.proxy_url.starts_with("https://");
+            if !is_web {
+                return Err(Error::change("use `news.proxy_url` (should be as `http://proxy.example.org:3128`)"));
+            }
             builder.proxy(Proxy::all(&settings.proxy_url).map_err(|error| wrong("proxy_url", error))?)
         };
         Ok(Self {
@@ -94,7 +102,7 @@ impl Fetcher {
             hosts: Hosts::new(settings),
             clock,
             redirects_max: settings.redirects_max,
-            peace_max: Duration::from_secs(settings.backoff_seconds_max),
+            peace_max: Duration::from_secs(settings.backoff_seconds_max.min(WEEK_SECONDS)),
         })
     }
 
@@ -103,25 +111,45 @@ impl Fetcher {
         let mut url = ask.url.clone();
         let (mut moved_to, mut is_permanent) = (None, true);
         for _ in 0..=self.redirects_max {
-            let answer = self.send(self.request(ask, &url), &url, ask.bytes_max).await?;
-            let Some(target) = redirect_target(&answer, &url)? else { return Ok(Answer { moved_to, ..answer }) };
+            let (answer, target) = self.get_once(&Ask { url: &url, ..*ask }).await?;
+            let Some(target) = target else { return Ok(Answer { moved_to, ..answer }) };
             is_permanent &= matches!(answer.status, StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT);
             if is_permanent {
                 moved_to = Some(target.clone());
             }
             url = target;
         }
-        Err(Trouble::Failed(format!("it is redirected more than {} times (`news.redirects_max`)", self.redirects_max)))
+        Err(self.too_many_redirects())
     }
 
-    /// Sends a form; redirects are not followed.
+    /// Asks; an answer that is a redirect comes with where it leads.
+    pub(super) async fn get_once(&self, ask: &Ask<'_>) -> Result<(Answer, Option<Url>), Trouble> {
+        let answer = self.send(self.request(ask), ask.url, ask.bytes_max).await?;
+        let target = redirect_target(&answer, ask.url)?;
+        Ok((answer, target))
+    }
+
+    /// Sends a form, also to where it is redirected with its method kept.
     pub(super) async fn post_form(&self, url: &Url, form: String) -> Result<Answer, Trouble> {
-        let request = self.http.post(url.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form);
-        self.send(request, url, 0).await
+        let mut url = url.clone();
+        for _ in 0..=self.redirects_max {
+            let request = self.http.post(url.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+            let answer = self.send(request.body(form.clone()), &url, 0).await?;
+            let keeps_method = matches!(answer.status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+            match redirect_target(&answer, &url)?.filter(|_| keeps_method) {
+                Some(target) => url = target,
+                None => return Ok(answer),
+            }
+        }
+        Err(self.too_many_redirects())
     }
 
-    fn request(&self, ask: &Ask<'_>, url: &Url) -> RequestBuilder {
-        let mut request = self.http.get(url.clone()).header(ACCEPT, ask.accept);
+    fn too_many_redirects(&self) -> Trouble {
+        Trouble::Failed(format!("it is redirected more than {} times (`news.redirects_max`)", self.redirects_max))
+    }
+
+    fn request(&self, ask: &Ask<'_>) -> RequestBuilder {
+        let mut request = self.http.get(ask.url.clone()).header(ACCEPT, ask.accept);
         if let Some(etag) = ask.etag {
             request = request.header(IF_NONE_MATCH, etag);
         }

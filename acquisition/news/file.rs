@@ -54,8 +54,8 @@ impl Cutter for DocumentCutter {
         }
         let bytes = std::mem::take(&mut self.buffer);
         let from = Some(self.name.as_str());
-        let Split { feed, records: cut, notes } =
-            split(Fetched { bytes: &bytes, charset: None, feed_url: None, fetched_from: from, now });
+        let Split { feed, records: cut, notes, .. } =
+            split(Fetched { bytes: &bytes, fetched_from: from, bytes_max: DOCUMENT_BYTES_MAX, ..Fetched::at(now) });
         self.notes = notes;
         if self.is_cut {
             self.notes.push(format!("it is longer than {DOCUMENT_BYTES_MAX} bytes; the rest was left out"));
@@ -64,8 +64,11 @@ impl Cutter for DocumentCutter {
             Some(Format::Rss | Format::Rdf | Format::Atom | Format::Cdf | Format::Json) if cut.is_empty() => {
                 self.notes.push("the feed has no entries".to_owned());
             }
+            // A list is no feed that went wrong: there is nothing to keep of it.
             None if is_opml(&bytes) => {
-                self.notes.push("it is a list of feeds (OPML): name it in `news.opml` to collect them".to_owned());
+                let how = "`databroker feeds import` takes it, and `news.opml` polls its feeds";
+                self.notes.push(format!("`{}` is a list of feeds (OPML) and holds no articles: {how}", self.name));
+                return;
             }
             _ => {}
         }

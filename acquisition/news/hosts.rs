@@ -15,6 +15,9 @@ const HOSTS_MAX: usize = 10_000;
 /// A caller waits this long for its turn; a longer wait is the runtime's.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// A longer pause is taken as this: beyond it nobody would get a turn.
+const SPACING_MS_MAX: u64 = 60_000;
+
 /// All hosts. Shared by everything that asks.
 pub(super) struct Hosts {
     all: Arc<Semaphore>,
@@ -43,7 +46,7 @@ impl Hosts {
             all: Arc::new(Semaphore::new(settings.requests_max.clamp(1, 1_000))),
             hosts: Mutex::default(),
             per_host: settings.requests_per_host_max.clamp(1, 1_000),
-            spacing: Duration::from_millis(settings.host_spacing_ms),
+            spacing: Duration::from_millis(settings.host_spacing_ms.min(SPACING_MS_MAX)),
         }
     }
 

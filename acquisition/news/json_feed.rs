@@ -5,18 +5,23 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::feed::{Enclosure, Entry, Feed, Format, Text};
+use super::read::head_bytes_max;
+use super::split::ENTRIES_MAX;
 
 /// A feed in JSON, read.
 pub(super) struct Document<'a> {
     pub(super) feed: Feed,
     /// Each item as it stands in the document.
     pub(super) items: Vec<(&'a str, Entry)>,
-    /// The feed's own fields, as JSON without the items.
-    pub(super) head: Map<String, Value>,
+    /// The feed's own fields as far as there is room for them, as JSON without the items and without its last brace.
+    pub(super) head: String,
 }
 
 /// Bytes of a field of the feed's own that goes with each entry.
 const FIELD_BYTES_MAX: usize = 4 << 10;
+
+/// The fields that entries depend on, the most important first.
+const READ_FIELDS: &[&str] = &["version", "title", "home_page_url", "feed_url", "language", "authors", "author"];
 
 #[derive(serde::Deserialize)]
 struct Outline<'a> {
@@ -36,14 +41,26 @@ pub(super) fn document(text: &str) -> Result<Document<'_>, String> {
             "its `version` is `{version:.60}`, that of a JSON Feed is `https://jsonfeed.org/version/1.1`"
         ));
     }
-    let items = outline.items.into_iter().filter_map(|item| {
+    let items = outline.items.into_iter().take(ENTRIES_MAX + 1).filter_map(|item| {
         let fields = serde_json::from_str::<Map<String, Value>>(item.get()).ok()?;
         Some((item.get(), entry(&fields)))
     });
-    let items = items.collect();
+    let items: Vec<_> = items.collect();
     let feed = feed(&head);
-    let head = head.into_iter().filter(|(_, value)| value.to_string().len() <= FIELD_BYTES_MAX).collect();
-    Ok(Document { feed, items, head })
+    Ok(Document { feed, head: chosen(&head, head_bytes_max(items.len())), items })
+}
+
+fn chosen(fields: &Map<String, Value>, bytes_max: usize) -> String {
+    let first = READ_FIELDS.iter().filter_map(|name| fields.get_key_value(*name));
+    let others = fields.iter().filter(|(name, _)| !READ_FIELDS.contains(&name.as_str()));
+    let mut head = String::from("{");
+    for (name, value) in first.chain(others) {
+        let field = format!("{}:{value},", Value::from(name.as_str()));
+        if field.len() <= FIELD_BYTES_MAX && head.len() + field.len() <= bytes_max {
+            head.push_str(&field);
+        }
+    }
+    head
 }
 
 fn feed(fields: &Map<String, Value>) -> Feed {
@@ -104,4 +121,28 @@ fn authors(fields: &Map<String, Value>) -> Vec<String> {
     let name = |author: &Value| text(author.as_object()?, "name").or_else(|| text(author.as_object()?, "url"));
     let names: Vec<String> = list(fields, "authors").filter_map(name).collect();
     if names.is_empty() { fields.get("author").and_then(name).into_iter().collect() } else { names }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read::HEAD_BYTES_MAX;
+    use super::*;
+
+    #[test]
+    fn the_fields_that_go_with_each_item_are_bounded_and_the_important_come_first() {
+        let fields: String = (0..100).map(|number| format!("\"_{number}\": \"{}\",", "x".repeat(1_000))).collect();
+        let text = format!(
+            "{{{fields}\"items\": [{{\"id\": 1}}], \"title\": \"T\", \"version\": \"https://jsonfeed.org/version/1.1\"}}"
+        );
+        let head = document(&text).unwrap().head;
+        assert!(head.starts_with("{\"version\":\"https://jsonfeed.org/version/1.1\",\"title\":\"T\","), "{head:.90}");
+        assert!((HEAD_BYTES_MAX / 2..=HEAD_BYTES_MAX).contains(&head.len()));
+    }
+
+    #[test]
+    fn no_more_items_are_read_than_are_taken() {
+        let items = "{},".repeat(ENTRIES_MAX + 100);
+        let text = format!("{{\"version\": \"https://jsonfeed.org/version/1\", \"items\": [{items}{{}}]}}");
+        assert_eq!(document(&text).unwrap().items.len(), ENTRIES_MAX + 1);
+    }
 }

@@ -132,7 +132,13 @@ fn is_tracking(pair: &str) -> bool {
     name.is_empty()
         || TRACKING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || TRACKING.contains(&name.as_str())
+        || TRACKING_PAIRS
+            .iter()
+            .any(|start| pair.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start)))
 }
+
+/// Parameters that only with such a value say where the reader comes from.
+const TRACKING_PAIRS: &[&str] = &["partner=rss", "emc=rss", "mod=rss"];
 
 fn is_amp(pair: &str) -> bool {
     matches!(pair, "" | "amp" | "amp=1" | "amp=true" | "outputType=amp")
@@ -199,6 +205,13 @@ const TRACKING: &[&str] = &[
     "trkcampaign",
     "cmp",
     "partner_rss",
+    "wt_mc",
+    "wt_zmc",
+    "maca",
+    "traffic_source",
+    "feedtype",
+    "feedname",
+    "ito",
 ];
 
 #[cfg(test)]
@@ -244,11 +257,14 @@ mod tests {
             "https://amp.example.org/2026/a-story?amp=1",
             "https://www.google.com/amp/s/example.org/2026/a-story",
             "https://example-org.cdn.ampproject.org/c/s/example.org/2026/a-story",
+            "https://example.org/2026/a-story?partner=rssnyt&emc=rss&mod=rss_front&wt_mc=a&wt_zmc=b&maca=c",
+            "https://example.org/2026/a-story?traffic_source=rss&feedType=RSS&feedName=top&ito=1490",
             "https://www.google.com/url?rct=j&url=https://example.org/2026/a-story&ct=ga",
         ] {
             assert_eq!(key(address), plain, "{address}");
         }
         assert_ne!(key("https://example.org/?p=1"), key("https://example.org/?p=2"));
+        assert_ne!(key("https://example.org/a?mod=x"), key("https://example.org/a"));
         assert_eq!(key("https://example.org/a?x=1&y=2"), key("https://example.org/a?y=2&x=1"));
     }
 

@@ -3,8 +3,9 @@
 //! | met | taken as |
 //! | --- | --- |
 //! | `<` that begins no tag | text |
-//! | a tag without its `>` | ends before the next `<`, or at the end |
-//! | a quote that is never closed | the tag ends at its first `>` |
+//! | a tag without its `>` | ends before the next `<` |
+//! | a tag that the end of the text cuts, or a last `<` | nothing |
+//! | a quote that is never closed | the tag ends at its first `>`; the quote is no part of the value |
 //! | a CDATA section without its end | the rest of the text |
 //! | `<!` that is no declaration | text |
 //! | `<name/>` | a start and an end: [`Token::Start::is_empty`] |
@@ -34,7 +35,7 @@ pub(super) enum Token<'a> {
     Cdata(&'a str),
     /// `<!DOCTYPE …>` with its internal subset.
     Doctype(&'a str),
-    /// A comment, a processing instruction, a declaration.
+    /// A comment, a processing instruction, a declaration, a tag that the end cuts.
     Other,
 }
 
@@ -79,8 +80,10 @@ impl<'a> Iterator for Tokens<'a> {
 /// Text up to where a `<` begins markup.
 fn text(rest: &str) -> (Token<'_>, usize) {
     let begins_markup = |&place: &usize| place > 0 && begins_markup(&rest[place..]);
-    let end = memchr::memchr_iter(b'<', rest.as_bytes()).find(begins_markup).unwrap_or(rest.len());
-    (Token::Text(&rest[..end]), end)
+    let end = memchr::memchr_iter(b'<', rest.as_bytes()).find(begins_markup);
+    // A `<` at the end is what is left of a tag.
+    let text = end.map_or_else(|| rest.trim_end_matches("</").trim_end_matches('<'), |end| &rest[..end]);
+    (Token::Text(text), end.unwrap_or(rest.len()))
 }
 
 fn begins_markup(rest: &str) -> bool {
@@ -151,13 +154,19 @@ fn doctype_end(rest: &str) -> usize {
 
 fn end_tag(rest: &str) -> (Token<'_>, usize) {
     let close = memchr::memchr2(b'<', b'>', &rest.as_bytes()[1..]).map_or(rest.len(), |place| place + 1);
-    let length = close + usize::from(rest.as_bytes().get(close) == Some(&b'>'));
+    if close == rest.len() {
+        return (Token::Other, close);
+    }
+    let length = close + usize::from(rest.as_bytes()[close] == b'>');
     (Token::End { name: rest[2..close].trim() }, length)
 }
 
 fn start_tag(rest: &str) -> (Token<'_>, usize) {
     let close = start_tag_end(rest);
-    let length = close + usize::from(rest.as_bytes().get(close) == Some(&b'>'));
+    if close == rest.len() {
+        return (Token::Other, close);
+    }
+    let length = close + usize::from(rest.as_bytes()[close] == b'>');
     let inside = &rest[1..close];
     let name_end = inside.find(|letter| !is_name(letter)).unwrap_or(inside.len());
     let (name, attributes) = inside.split_at(name_end);
@@ -202,7 +211,10 @@ pub(super) fn attributes(text: &str) -> impl Iterator<Item = (&str, &str)> {
         let quote = value.chars().next().filter(|letter| matches!(letter, '"' | '\''));
         let (value, after) = match quote.and_then(|quote| value[1..].split_once(quote)) {
             Some(quoted) => quoted,
-            None => value.split_at(value.find(char::is_whitespace).unwrap_or(value.len())),
+            None => {
+                let value = value.trim_start_matches(['"', '\'']);
+                value.split_at(value.find(char::is_whitespace).unwrap_or(value.len()))
+            }
         };
         rest = after;
         Some((name, value))
@@ -245,16 +257,21 @@ mod tests {
         assert_eq!(tokens("1 < 2 <3"), [Token::Text("1 < 2 <3")]);
         assert_eq!(tokens("<a b=\"c><d>"), [start("a", " b=\"c", false), start("d", "", false)]);
         assert_eq!(tokens("<a <b>"), [start("a", " ", false), start("b", "", false)]);
-        assert_eq!(tokens("</a</b"), [Token::End { name: "a" }, Token::End { name: "b" }]);
+        assert_eq!(tokens("</a</b"), [Token::End { name: "a" }, Token::Other]);
         assert_eq!(tokens("<![CDATA[a"), [Token::Cdata("a")]);
         assert_eq!(tokens("<!a>"), [Token::Text("<!a>")]);
-        assert_eq!(tokens("<"), [Token::Text("<")]);
+        for cut in ["x<", "x</"] {
+            assert_eq!(tokens(cut), [Token::Text("x")], "{cut}");
+        }
+        for cut in ["x<a", "x<a b=\"c", "x<a b='c'", "x</a"] {
+            assert_eq!(tokens(cut), [Token::Text("x"), Token::Other], "{cut}");
+        }
     }
 
     #[test]
     fn attributes_are_read_quoted_bare_and_alone() {
         let found: Vec<_> = attributes(" a='1' b = \"2 3\" c=4 d e='5").collect();
-        assert_eq!(found, [("a", "1"), ("b", "2 3"), ("c", "4"), ("d", "d"), ("e", "'5")]);
+        assert_eq!(found, [("a", "1"), ("b", "2 3"), ("c", "4"), ("d", "d"), ("e", "5")]);
     }
 
     #[test]

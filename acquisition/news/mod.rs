@@ -15,7 +15,8 @@
 //! **One record is one entry.** Its body is a small JSON envelope: where it was read, and the feed's document cut down to
 //! slices of itself: its prolog, the tags around the entries, what the feed says of itself as far as it is short, the
 //! entry. So a record stands alone, an entry that comes again unchanged has the same id whatever stands beside it, and
-//! nothing in it is our invention. The record's id is `ARTICLE_ID.CONTENT_HASH`.
+//! nothing in it is our invention. The record's id is `ARTICLE_ID.CONTENT_HASH.ENTRY_HASH`; the last part is of the feed and
+//! of the id, address and date that the entry states.
 //!
 //! | way in | what |
 //! | --- | --- |
@@ -24,7 +25,7 @@
 //! | files | documents of all formats above |
 //!
 //! **Manners.** Conditional requests; a feed is asked at half the pace at which it changes, never more often than each five
-//! minutes nor than `ttl`, `sy:updatePeriod`, `Cache-Control` or `Expires` ask for, and not in its `skipHours`; a second
+//! minutes nor than `ttl`, `sy:updatePeriod`, `Cache-Control` or `Expires` ask for, and not in its `skipHours` and `skipDays`; a second
 //! between two requests to a host and two at a time; `Retry-After` holds for all feeds of a host; failures back off to a
 //! day. Pages of articles are asked only where `news.full_text` is set and robots.txt allows it.
 //!
@@ -60,6 +61,7 @@ mod article;
 mod article_page;
 mod cache;
 mod charset;
+mod charset_rare;
 mod content;
 mod date;
 mod date_iso;
@@ -71,6 +73,7 @@ mod feed;
 mod feed_collector;
 #[cfg(test)]
 mod feed_collector_test;
+mod feed_health;
 mod feed_state;
 mod feeds;
 #[cfg(test)]
@@ -82,10 +85,13 @@ mod hosts;
 mod html;
 mod json_feed;
 mod language;
+mod link_header;
 mod links;
 mod markup;
 mod names;
+mod nesting;
 mod opml;
+mod portions;
 mod processor;
 mod read;
 mod references;
@@ -104,6 +110,7 @@ mod tree;
 mod websub;
 
 pub use discover::Found;
+pub use feed_health::FeedHealth;
 pub use feeds::{discover_feeds, feeds, import};
 pub use opml::{ListedFeed, Opml, read_opml, write_opml};
 pub use processor::NewsProcessor;

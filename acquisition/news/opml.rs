@@ -66,7 +66,8 @@ pub fn read_opml(bytes: &[u8]) -> Opml {
         match token {
             Token::Start { name, attributes, is_empty } => {
                 is_opml |= is_named(name, "opml") || is_named(name, "outline");
-                match lost_attributes(&lower, range.end).filter(|_| is_named(name, "outline")) {
+                let lost = is_named(name, "outline").then(|| lost_attributes(&lower, range.end)).flatten();
+                match lost {
                     Some(lost) => reader.start(name, &format!("{attributes} {}", &text[lost]), true),
                     None => reader.start(name, attributes, is_empty),
                 }
@@ -116,7 +117,10 @@ fn lost_attributes(lower: &str, from: usize) -> Option<Range<usize>> {
     if rest[blank..].starts_with('<') {
         return None;
     }
-    let next = ["<outline", "</outline", "</body", "<!--"].iter().filter_map(|tag| rest.find(tag)).min();
+    // One pass to the next outline, so that all of them together cost no more than the list is long.
+    let is_next =
+        |place: &usize| ["<outline", "</outline", "</body", "<!--"].iter().any(|tag| rest[*place..].starts_with(tag));
+    let next = memchr::memchr_iter(b'<', rest.as_bytes()).find(is_next);
     let between = &rest[..next.unwrap_or(rest.len())];
     let start = between.find("xmlurl=")?;
     let end = between.rfind('>').filter(|&end| end > start).unwrap_or(between.len());
@@ -204,7 +208,7 @@ impl Reader {
     fn feed(&mut self, address: &str, title: String, page: Option<String>, category: Option<&str>) {
         let url = match feed_url(address) {
             Ok(url) => url,
-            Err(why) => return self.note(format!("`{address}` is no address of a feed: {why}")),
+            Err(why) => return self.note(format!("`{}` is no address of a feed: {why}", shown(address))),
         };
         let mut categories = Vec::new();
         let folder =
@@ -249,8 +253,21 @@ pub(super) fn feed_url(address: &str) -> Result<String, String> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!("`{}:` is no scheme to fetch from (should be https or http)", url.scheme()));
     }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it holds a user name or password (should have none; they would stand in the log)".to_owned());
+    }
     url.set_fragment(None);
     Ok(url.into())
+}
+
+/// An address as it may be shown: without user name and password.
+pub(super) fn shown(address: &str) -> String {
+    let start = address.find("://").map_or(0, |place| place + "://".len());
+    let end = address[start..].find(['/', '?', '#']).map_or(address.len(), |place| start + place);
+    match address[start..end].rfind('@') {
+        Some(place) => format!("{}…{}", &address[..start], &address[start + place..]),
+        None => address.to_owned(),
+    }
 }
 
 fn is_named(name: &str, expected: &str) -> bool {
@@ -346,6 +363,9 @@ mod tests {
         assert_eq!(opml.feeds, []);
         assert_eq!(opml.notes.len(), 2);
         assert!(opml.notes[0].starts_with("`gopher://a.example/` is no address of a feed: `gopher:` is no scheme"));
+        let secret = read_opml(b"<opml><outline xmlUrl='https://me:word@a.example/feed?x=@'/></opml>");
+        let said = "`https://…@a.example/feed?x=@` is no address of a feed: it holds a user name or password";
+        assert!(secret.feeds.is_empty() && secret.notes[0].starts_with(said), "{:?}", secret.notes);
         let none = read_opml(b"{\"not\": \"opml\"}");
         assert_eq!(none.notes, ["this is no OPML: it has neither `<opml>` nor `<outline>`"]);
     }
@@ -381,6 +401,14 @@ mod tests {
         assert_eq!(opml.feeds, feeds);
         assert_eq!(opml.title.as_deref(), Some("Mine & yours"));
         assert!(text.starts_with("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<opml version=\"2.0\">"), "{text}");
+    }
+
+    #[test]
+    fn a_list_of_outlines_that_end_nowhere_costs_no_more_than_its_length() {
+        let text = format!("<opml>{}", "<outline>x".repeat(200_000));
+        let started = std::time::Instant::now();
+        assert!(read_opml(text.as_bytes()).feeds.is_empty());
+        assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
     }
 
     proptest::proptest! {

@@ -12,7 +12,7 @@ use super::feed::{Entry, Feed};
 use super::html::to_safe_html;
 use super::links::join;
 use super::reject::what_it_is;
-use super::split::cut;
+use super::split::{Cut, cut};
 use super::{charset, language, schema, text};
 
 /// Characters of a summary.
@@ -39,7 +39,7 @@ impl Processor for NewsProcessor {
             let text = charset::decode(&record.body, None).text;
             return Err(Reject::new("format", what_it_is(&text)));
         };
-        let (feed, entries) = cut(&envelope.document);
+        let Cut { feed, entries, .. } = cut(&envelope.document);
         let Some((_, entry)) = entries.into_iter().next().filter(|_| feed.format.is_some()) else {
             return Err(Reject::new("format", what_it_is(&envelope.document)));
         };

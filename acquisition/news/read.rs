@@ -7,11 +7,14 @@ use super::entry::{self, Surroundings};
 use super::feed::{Entry, Feed, Format};
 use super::html::{one_line, to_text};
 use super::links::join;
+use super::split::ENTRIES_MAX;
 use super::tree::{Element, read};
 
-/// Bytes of what the feed says about itself that go with each entry. Most say all in 2 KiB; with the number of entries
-/// this bounds the memory that one document takes.
-const HEAD_BYTES_MAX: usize = 4 << 10;
+/// Bytes of what the feed says about itself that go with each entry: most say all in 2 KiB.
+pub(super) const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// Bytes that all entries of a document carry of it at the most; where they are many, each carries less.
+const HEADS_BYTES_MAX: usize = 32 << 20;
 
 /// Bytes of one element of it; long descriptions and lists are larger.
 const HEAD_ELEMENT_BYTES_MAX: usize = 1 << 10;
@@ -19,8 +22,8 @@ const HEAD_ELEMENT_BYTES_MAX: usize = 1 << 10;
 /// Bytes of the prolog and of one tag around the entries: they hold entities and namespaces, so they come first.
 const HEAD_TAG_BYTES_MAX: usize = 8 << 10;
 
-/// Slices of the head; a feed has a few dozen elements of its own.
-const TAGS_MAX: usize = 256;
+/// Slices of the head, of each kind; a feed has a few dozen elements of its own.
+const SLICES_MAX: usize = 256;
 
 /// A feed in XML, read.
 pub(super) struct Document {
@@ -33,22 +36,68 @@ pub(super) struct Document {
 /// Reads a document. What holds no feed has no format and no entries.
 pub(super) fn document(text: &str) -> Document {
     let root = read(text);
-    let mut reader = Reader { feed: Feed::default(), entries: Vec::new(), head: Vec::new(), head_bytes: 0 };
+    let mut reader = Reader::default();
     if let Some(first) = root.elements().next() {
-        reader.keep_tag(0..first.range.start);
+        reader.head.keep(Slice::Tag, 0..first.range.start);
     }
     reader.container(&root, &Surroundings::default());
     if reader.feed.format.is_none() && !reader.entries.is_empty() {
         reader.feed.format = Some(Format::Rss);
     }
-    Document { feed: reader.feed, entries: reader.entries, head: reader.head }
+    let head = reader.head.chosen(head_bytes_max(reader.entries.len()));
+    Document { feed: reader.feed, entries: reader.entries, head }
 }
 
+/// Bytes of the head, where so many entries carry it.
+pub(super) fn head_bytes_max(entries: usize) -> usize {
+    HEAD_BYTES_MAX.min(HEADS_BYTES_MAX / entries.max(1))
+}
+
+#[derive(Default)]
 struct Reader {
     feed: Feed,
     entries: Vec<(Range<usize>, Entry)>,
-    head: Vec<Range<usize>>,
-    head_bytes: usize,
+    head: Head,
+}
+
+/// What goes with each entry: slices of the document, by how much depends on them.
+#[derive(Default)]
+struct Head {
+    slices: [Vec<Range<usize>>; 3],
+}
+
+/// A kind of slice; the first are kept first.
+#[derive(Clone, Copy)]
+enum Slice {
+    /// A tag without which the rest means something else.
+    Tag,
+    /// An element of the feed's own that is read.
+    Read,
+    /// Any other of its own.
+    Other,
+}
+
+impl Head {
+    fn keep(&mut self, kind: Slice, range: Range<usize>) {
+        let bytes_max = if matches!(kind, Slice::Tag) { HEAD_TAG_BYTES_MAX } else { HEAD_ELEMENT_BYTES_MAX };
+        let slices = &mut self.slices[kind as usize];
+        if !range.is_empty() && range.len() <= bytes_max && slices.len() < SLICES_MAX {
+            slices.push(range);
+        }
+    }
+
+    /// As many as there is room for, in the order of the document.
+    fn chosen(self, bytes_max: usize) -> Vec<Range<usize>> {
+        let mut bytes = 0;
+        let mut chosen: Vec<Range<usize>> = self.slices.into_iter().flatten().collect();
+        chosen.retain(|range| {
+            let is_room = bytes + range.len() <= bytes_max;
+            bytes += if is_room { range.len() } else { 0 };
+            is_room
+        });
+        chosen.sort_by_key(|range| range.start);
+        chosen
+    }
 }
 
 impl Reader {
@@ -56,6 +105,8 @@ impl Reader {
     fn container(&mut self, element: &Element, around: &Surroundings) {
         for child in element.elements() {
             match child.name.as_str() {
+                // One more than is taken says that there are more.
+                "item" | "entry" if self.entries.len() > ENTRIES_MAX => {}
                 "item" | "entry" => self.entries.push((child.range.clone(), entry::read(child, around))),
                 "items" if child.elements().all(|child| child.name.starts_with("rdf:")) => {}
                 "rss" | "channel" | "feed" | "rdf:rdf" | "items" | "rdf" => {
@@ -65,17 +116,17 @@ impl Reader {
                     if child.name != "channel" {
                         self.feed.language = inside.language.clone().or(self.feed.language.take());
                     }
-                    self.keep_tag(child.range.start..child.inside.start);
+                    self.head.keep(Slice::Tag, child.range.start..child.inside.start);
                     self.container(child, &inside);
                     if child.name == "channel" && child.elements().all(|child| child.name != "item") {
-                        self.keep_tag(child.inside.end..child.range.end);
+                        self.head.keep(Slice::Tag, child.inside.end..child.range.end);
                     }
                 }
                 // An element that was never closed swallows the entries after it.
                 name if holds_entries(child) && !is_content(name) => self.container(child, &around.inside(child)),
                 _ if self.feed.format.is_some() => {
-                    self.own(child, &around.inside(child));
-                    self.keep(child.range.clone());
+                    let is_read = self.own(child, &around.inside(child));
+                    self.head.keep(if is_read { Slice::Read } else { Slice::Other }, child.range.clone());
                 }
                 // What stands around a feed: HTML, an envelope.
                 _ => self.container(child, &around.inside(child)),
@@ -97,24 +148,8 @@ impl Reader {
         }
     }
 
-    /// Keeps an element of the feed's own while there is room.
-    fn keep(&mut self, range: Range<usize>) {
-        let is_large = range.len() > HEAD_ELEMENT_BYTES_MAX || self.head_bytes + range.len() > HEAD_BYTES_MAX;
-        if !is_large {
-            self.head_bytes += range.len();
-            self.head.push(range);
-        }
-    }
-
-    /// Keeps a tag without which the rest means something else.
-    fn keep_tag(&mut self, range: Range<usize>) {
-        if range.len() <= HEAD_TAG_BYTES_MAX && self.head.len() < TAGS_MAX {
-            self.head.push(range);
-        }
-    }
-
-    /// An element of the feed's own.
-    fn own(&mut self, element: &Element, around: &Surroundings) {
+    /// An element of the feed's own; says whether it is one that entries depend on.
+    fn own(&mut self, element: &Element, around: &Surroundings) -> bool {
         let feed = &mut self.feed;
         match element.name.as_str() {
             "title" => {
@@ -130,6 +165,14 @@ impl Reader {
                     feed.authors.push(name);
                 }
             }
+            name => return Self::pace(feed, name, element),
+        }
+        true
+    }
+
+    /// How often the feed is to be asked, which no entry depends on.
+    fn pace(feed: &mut Feed, name: &str, element: &Element) -> bool {
+        match name {
             "ttl" => feed.ttl_minutes = content::plain(element).parse().ok(),
             "sy:updateperiod" => feed.update_seconds = period_seconds(&content::plain(element)),
             "sy:updatefrequency" => {
@@ -143,6 +186,7 @@ impl Reader {
             "skipdays" => feed.skip_days = element.elements().take(7).map(content::plain).collect(),
             _ => {}
         }
+        false
     }
 }
 
@@ -179,5 +223,37 @@ fn period_seconds(period: &str) -> Option<u64> {
         "monthly" => Some(30 * 86_400),
         "yearly" => Some(365 * 86_400),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &str) -> String {
+        document(text).head.into_iter().map(|range| &text[range]).collect()
+    }
+
+    #[test]
+    fn what_entries_depend_on_is_kept_before_the_rest() {
+        let categories: String = (0..2_000).map(|number| format!("<category>c{number:04}</category>")).collect();
+        let text = format!("<rss><channel>{categories}<title>T</title><language>de</language><item/></channel></rss>");
+        let head = head(&text);
+        assert!(head.starts_with("<rss><channel><category>c0000</category>"), "{head:.60}");
+        assert!(head.ends_with("<title>T</title><language>de</language>"));
+        assert!(head.len() <= HEAD_BYTES_MAX);
+    }
+
+    #[test]
+    fn the_head_is_bounded_whatever_it_is_made_of() {
+        let tag = format!("<rss a=\"{}\"/>", "x".repeat(8_000));
+        let text = format!("{}<rss>{}</rss>", tag.repeat(250), "<item/>".repeat(140));
+        assert!(head(&text).len() <= HEAD_BYTES_MAX);
+        let own: String = (0..100).map(|number| format!("<x>{number:0100}</x>")).collect();
+        let many = format!("<rss><channel>{own}{}</channel></rss>", "<item/>".repeat(ENTRIES_MAX + 10));
+        let found = document(&many);
+        assert_eq!(found.entries.len(), ENTRIES_MAX + 1);
+        let bytes: usize = found.head.iter().map(Range::len).sum();
+        assert!(bytes * ENTRIES_MAX <= HEADS_BYTES_MAX, "{bytes}");
     }
 }

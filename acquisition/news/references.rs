@@ -1,11 +1,19 @@
 //! Character references: `&amp;`, `&#8217;`, `&#x2019;`, HTML's names, and the entities that a feed declares itself.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use web_atoms::NAMED_ENTITIES;
 
 /// Entities of a document's own; more than this are left alone.
 const ENTITIES_MAX: usize = 64;
+
+/// Bytes of what one stands for: names of people and sites, a copyright line. A longer one is not taken.
+const VALUE_BYTES_MAX: usize = 256;
+
+/// Bytes that entities of its own may add to a document; beyond it they stay as written. Without this limit 120 kB of
+/// `&a;` would become gigabytes.
+const EXPANSION_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of a name between `&` and `;`; HTML's longest has 31.
 const NAME_BYTES_MAX: usize = 40;
@@ -13,7 +21,11 @@ const NAME_BYTES_MAX: usize = 40;
 /// What `<!ENTITY name "value">` declares in a document type: text, with no references but those by number.
 /// Anything else, above all an external entity or one made of others, is not taken.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Entities(Vec<(String, String)>);
+pub(super) struct Entities {
+    declared: Vec<(String, String)>,
+    /// Bytes that were put in for them.
+    expanded: Cell<usize>,
+}
 
 impl Entities {
     /// Reads the declarations of a document type.
@@ -23,14 +35,22 @@ impl Entities {
             let rest = rest.trim_start();
             let quote = rest.chars().next().filter(|letter| matches!(letter, '"' | '\''))?;
             let (value, _) = rest[1..].split_once(quote)?;
-            let is_safe = !value.contains('%') && value.split('&').skip(1).all(|rest| rest.starts_with('#'));
+            let is_safe = value.len() <= VALUE_BYTES_MAX
+                && !value.contains('%')
+                && value.split('&').skip(1).all(|rest| rest.starts_with('#'));
             is_safe.then(|| (name.to_owned(), decode(value, &Self::default()).into_owned()))
         });
-        Self(declared.take(ENTITIES_MAX).collect())
+        Self { declared: declared.take(ENTITIES_MAX).collect(), expanded: Cell::default() }
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    /// What a name stands for, while there is room for it.
+    fn expand(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.declared.iter().find(|(known, _)| known == name)?;
+        let expanded = self.expanded.get() + value.len();
+        (expanded <= EXPANSION_BYTES_MAX).then(|| {
+            self.expanded.set(expanded);
+            value.as_str()
+        })
     }
 }
 
@@ -88,7 +108,7 @@ pub(super) fn windows_1252(letter: char) -> char {
 }
 
 fn named(name: &str, entities: &Entities, decoded: &mut String) -> bool {
-    if let Some(value) = entities.get(name) {
+    if let Some(value) = entities.expand(name) {
         decoded.push_str(value);
         return true;
     }
@@ -129,5 +149,18 @@ mod tests {
             <!ENTITY file SYSTEM "file:///etc/passwd"> <!ENTITY % p "x">]>"#;
         let entities = Entities::read(doctype);
         assert_eq!(decode("&pub; &c; &evil; &file;", &entities), "Daily & © &evil; &file;");
+        let long = format!("<!DOCTYPE rss [<!ENTITY long \"{}\">]>", "x".repeat(1_000));
+        assert_eq!(decode("&long;", &Entities::read(&long)), "&long;");
+    }
+
+    #[test]
+    fn entities_of_the_document_add_no_more_than_a_megabyte() {
+        let entities = Entities::read(&format!("<!DOCTYPE rss [<!ENTITY a \"{}\">]>", "x".repeat(256)));
+        let mut bytes = 0;
+        for _ in 0..40 {
+            bytes += decode(&"&a;".repeat(1_000), &entities).len();
+        }
+        assert!(bytes < EXPANSION_BYTES_MAX + 40 * 3_000, "{bytes} bytes");
+        assert!(bytes > EXPANSION_BYTES_MAX);
     }
 }

@@ -42,8 +42,7 @@ impl Cutter for SampleCutter {
         let feeds = std::mem::take(&mut self.buffer);
         for feed in feeds[..].split(|byte| *byte == SEPARATOR) {
             let text = dated(&String::from_utf8_lossy(feed), now);
-            let fetched =
-                Fetched { bytes: text.as_bytes(), charset: None, feed_url: None, fetched_from: Some("sample"), now };
+            let fetched = Fetched { bytes: text.as_bytes(), fetched_from: Some("sample"), ..Fetched::at(now) };
             records.extend(split(fetched).records);
         }
     }

@@ -19,13 +19,18 @@ const HOUR: i64 = 3_600_000_000;
 
 /// What a feed asks of those who poll it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub(super) struct Hints {
     /// Seconds that an answer stays good: the longest of `ttl`, `sy:updatePeriod` and the cache headers.
     pub(super) seconds: u64,
     /// Hours of the day, UTC, in which not to come: bit 0 is the hour from midnight. `skipHours` of RSS.
     pub(super) skip_hours: u32,
+    /// Days not to come: bit 0 is Monday. `skipDays` of RSS.
+    pub(super) skip_days: u8,
 }
+
+/// The days as `skipDays` names them.
+pub(super) const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
 /// The limits of a schedule, from the settings.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +57,7 @@ impl Limits {
         let asked = Duration::from_secs(hints.seconds).min(self.backoff_max);
         let wait = self.pace(changes, now).max(asked);
         let wait = wait + wait.mul_f64((seed % 1_000) as f64 / 20_000.0);
-        wait + until_welcome(hints.skip_hours, now, wait)
+        wait + until_welcome(hints, now, wait)
     }
 
     /// The wait after so many failures in a row: twice as long each time, up to a day.
@@ -82,12 +87,17 @@ impl Limits {
 }
 
 /// How much later than `now + wait` the first hour begins that is not skipped.
-fn until_welcome(skip_hours: u32, now: Timestamp, wait: Duration) -> Duration {
+fn until_welcome(hints: &Hints, now: Timestamp, wait: Duration) -> Duration {
     let due = now.0.saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
     let hour = due.div_euclid(HOUR);
-    let is_welcome = |later: &i64| skip_hours & (1 << (hour + later).rem_euclid(24)) == 0;
+    let is_welcome = |later: &i64| {
+        let hour = hour + later;
+        // 1970 began on a Thursday.
+        let day = (hour.div_euclid(24) + 3).rem_euclid(7);
+        hints.skip_hours & (1 << hour.rem_euclid(24)) == 0 && hints.skip_days & (1 << day) == 0
+    };
     // Whoever skips all hours means something else.
-    match (0..24).find(is_welcome) {
+    match (0..7 * 24).find(is_welcome) {
         None | Some(0) => Duration::ZERO,
         Some(later) => Timestamp((hour + later) * HOUR).since(Timestamp(due)),
     }
@@ -131,10 +141,19 @@ mod tests {
     #[test]
     fn hours_in_which_nobody_is_welcome_are_waited_out() {
         // NOW is 22:13:20.
-        let skip = |hours: &[u32]| Hints { skip_hours: hours.iter().map(|hour| 1 << hour).sum(), seconds: 0 };
+        let skip = |hours: &[u32]| Hints { skip_hours: hours.iter().map(|hour| 1 << hour).sum(), ..Hints::default() };
         assert_eq!(wait(&[], skip(&[21, 23])), 30);
         assert_eq!(wait(&[], skip(&[22, 23, 0])), 2 * 60 + 46);
-        assert_eq!(wait(&[], Hints { skip_hours: (1 << 24) - 1, seconds: 0 }), 30, "all hours");
+        assert_eq!(wait(&[], Hints { skip_hours: (1 << 24) - 1, ..Hints::default() }), 30, "all hours");
+    }
+
+    #[test]
+    fn days_on_which_nobody_is_welcome_are_waited_out() {
+        // NOW is a Tuesday.
+        let skip = |days: &[u8]| Hints { skip_days: days.iter().map(|day| 1 << day).sum(), ..Hints::default() };
+        assert_eq!(wait(&[], skip(&[0, 2])), 30);
+        assert_eq!(wait(&[], skip(&[1, 2])), 30 + 76 + 24 * 60);
+        assert_eq!(wait(&[], skip(&[0, 1, 2, 3, 4, 5, 6])), 30, "all days");
     }
 
     #[test]

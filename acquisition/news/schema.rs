@@ -13,7 +13,7 @@ const ENCLOSURE: &[Column] = &[
 
 columns! {
     "news" by Month
-    ARTICLE_ID = "article_id", Text, Exact, "The article, in 16 hexadecimal digits; the same under a changed title, GUID or tracking parameter.";
+    ARTICLE_ID = "article_id", Text, Exact, "The article, in 16 hexadecimal digits; the same under a changed title, GUID or tracking parameter. It has a row for each feed that carries it, and for each content, GUID, canonical address and date that a feed states of it.";
     CONTENT_HASH = "content_hash", Text, Exact, "Its title and text, in 16 hexadecimal digits: another one is another version.";
     FEED_URL = "feed_url", Text, Exact, "The feed as subscribed to; of a file, as the feed states it.";
     FEED_TITLE = "feed_title", Text, Words, "The feed's name.";

@@ -14,7 +14,7 @@ pub struct Settings {
     /// How publishers know the program; a contact in it is polite (`databroker/0.1.0 (+https://example.org/bot)`).
     /// Default: `databroker/VERSION`.
     pub user_agent: String,
-    /// An HTTP or SOCKS proxy; empty goes straight. A proxy resolves names, so it must refuse inner addresses itself.
+    /// An HTTP proxy; empty goes straight. A proxy resolves names, so it must refuse inner addresses itself.
     /// Default: empty.
     pub proxy_url: String,
     /// For one request, from start to end. Default: 30.

@@ -16,10 +16,7 @@ use super::links::{canonical, identity};
 use super::{json_feed, read};
 
 /// Entries of one document that become records; feeds seen have at most 1,000, archives of blogs ten times that.
-const ENTRIES_MAX: usize = 20_000;
-
-/// Bytes of a document that came compressed though its header did not say so.
-const UNPACKED_BYTES_MAX: u64 = 64 << 20;
+pub(super) const ENTRIES_MAX: usize = 20_000;
 
 /// A document as it came.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +31,17 @@ pub(crate) struct Fetched<'a> {
     pub(crate) fetched_from: Option<&'a str>,
     /// When it came.
     pub(crate) now: Timestamp,
+    /// Bytes that are read of it where it is packed once more.
+    pub(crate) bytes_max: usize,
+    /// Links that entries of this feed have shared before: [`Split::shared_links`].
+    pub(crate) shared_links: &'a [u64],
+}
+
+impl Fetched<'_> {
+    /// An empty document of a feed of which nothing is known.
+    pub(crate) fn at(now: Timestamp) -> Self {
+        Self { bytes: &[], charset: None, feed_url: None, fetched_from: None, now, bytes_max: 0, shared_links: &[] }
+    }
 }
 
 /// What a document holds.
@@ -45,63 +53,84 @@ pub(crate) struct Split {
     pub(crate) records: Vec<RawRecord>,
     /// What is odd about it, for the user.
     pub(crate) notes: Vec<String>,
+    /// Hashes of links that several of its entries have and that identify none of them.
+    pub(crate) shared_links: Vec<u64>,
+}
+
+/// A document, cut into its entries.
+pub(super) struct Cut<'a> {
+    pub(super) feed: Feed,
+    /// Each entry, and where it stands.
+    pub(super) entries: Vec<(&'a str, Entry)>,
+    head: String,
+    is_json: bool,
+}
+
+impl Cut<'_> {
+    /// The document of one entry alone.
+    fn document(&self, entry: &str) -> String {
+        let head = &self.head;
+        if self.is_json { format!("{head}\"items\":[{entry}]}}") } else { format!("{head}{entry}") }
+    }
 }
 
 /// Cuts a document into records. It never fails: what is no feed is a record too.
 pub(crate) fn split(fetched: Fetched<'_>) -> Split {
-    let unpacked = unpack(fetched.bytes);
+    let unpacked = unpack(fetched.bytes, fetched.bytes_max);
     let decoded = decode(&unpacked, fetched.charset);
     let mut notes = Vec::new();
     if decoded.is_lossy {
         notes.push(format!("some bytes are no {}", decoded.charset));
     }
-    let (feed, mut entries) = cut(&decoded.text);
-    if feed.format.is_none() {
-        return Split { feed, records: vec![unreadable(fetched)], notes };
+    let mut cut = cut(&decoded.text);
+    if cut.feed.format.is_none() {
+        return Split { feed: cut.feed, records: vec![unreadable(fetched)], notes, shared_links: Vec::new() };
     }
-    if entries.len() > ENTRIES_MAX {
+    if cut.entries.len() > ENTRIES_MAX {
         notes.push(format!("it has more than {ENTRIES_MAX} entries; the rest was left out"));
-        entries.truncate(ENTRIES_MAX);
+        cut.entries.truncate(ENTRIES_MAX);
     }
-    let is_shared = shared_links(&entries);
-    let records = entries.into_iter().zip(is_shared).map(|((document, entry), link_is_shared)| {
+    let shared_links = shared_links(&cut.entries);
+    let is_shared = |entry: &Entry| {
+        let link = link_identity(entry).map(|link| xxh3_64(link.as_bytes()));
+        link.is_some_and(|link| shared_links.contains(&link) || fetched.shared_links.contains(&link))
+    };
+    let records = cut.entries.iter().map(|(slice, entry)| {
         let envelope = Envelope {
             feed_url: fetched.feed_url.map(Cow::Borrowed),
             fetched_from: fetched.fetched_from.map(Cow::Borrowed),
-            link_is_shared,
+            link_is_shared: is_shared(entry),
             page_url: None,
             page_text: None,
-            document: Cow::Owned(document),
+            document: Cow::Owned(cut.document(slice)),
         };
-        record(&envelope, &feed, &entry, fetched.now)
+        record(&envelope, &cut.feed, entry, fetched.now)
     });
     let records = records.collect();
-    Split { records, feed, notes }
+    Split { records, feed: cut.feed, notes, shared_links: shared_links.into_iter().collect() }
 }
 
-/// Reads a document of one entry or more: the feed, and each entry with its own document. A text that is no feed gives
-/// a feed without a format.
-pub(super) fn cut(text: &str) -> (Feed, Vec<(String, Entry)>) {
+/// Reads a document of one entry or more. A text that is no feed gives a feed without a format.
+pub(super) fn cut(text: &str) -> Cut<'_> {
     if text.trim_start().starts_with('{') {
-        let Ok(document) = json_feed::document(text) else { return (Feed::default(), Vec::new()) };
-        let mut head = serde_json::Value::Object(document.head).to_string();
-        head.truncate(head.len() - 1);
-        let own = |item: &str| format!("{head},\"items\":[{item}]}}");
-        let entries = document.items.into_iter().take(ENTRIES_MAX + 1).map(|(item, entry)| (own(item), entry));
-        return (document.feed, entries.collect());
+        let nothing = || Cut { feed: Feed::default(), entries: Vec::new(), head: String::new(), is_json: true };
+        let document = json_feed::document(text);
+        return document.map_or_else(
+            |_| nothing(),
+            |document| Cut { feed: document.feed, entries: document.items, head: document.head, is_json: true },
+        );
     }
     let document = read::document(text);
-    let slices = document.head.iter().filter_map(|range| text.get(range.clone()));
-    let head: String = slices.collect();
-    let own = |range| format!("{head}{}", text.get(range).unwrap_or_default());
-    let entries = document.entries.into_iter().take(ENTRIES_MAX + 1).map(|(range, entry)| (own(range), entry));
-    (document.feed, entries.collect())
+    let head = document.head.iter().filter_map(|range| text.get(range.clone())).collect();
+    let entries = document.entries.into_iter();
+    let entries = entries.map(|(range, entry)| (text.get(range).unwrap_or_default(), entry)).collect();
+    Cut { feed: document.feed, entries, head, is_json: false }
 }
 
 fn record(envelope: &Envelope<'_>, feed: &Feed, entry: &Entry, now: Timestamp) -> RawRecord {
     let article = article::make(envelope, feed, entry, now);
     RawRecord {
-        id: format!("{}.{}", article.article_id, article.content_hash).into(),
+        id: format!("{}.{}.{}", article.article_id, article.content_hash, article.entry_hash).into(),
         event_time: article.published_at,
         fetched_at: now,
         body: serde_json::to_vec(envelope).unwrap_or_default().into(),
@@ -117,30 +146,41 @@ fn unreadable(fetched: Fetched<'_>) -> RawRecord {
     }
 }
 
-/// Of each entry, whether one with another id has the same link.
-fn shared_links(entries: &[(String, Entry)]) -> Vec<bool> {
-    let keys: Vec<Option<(String, &str)>> = entries.iter().map(|(_, entry)| link_key(entry)).collect();
-    let mut guids: HashMap<&str, HashSet<&str>> = HashMap::new();
-    for (link, guid) in keys.iter().flatten() {
-        guids.entry(link).or_default().insert(guid);
+/// The links that identify no entry, since entries with other ids and other titles have them too: pages of a status, of
+/// a comic, of a day. Where only the id differs (publishers count versions in it) or only the title, the entries are
+/// forms of one article. What has no title is told by its text.
+fn shared_links(entries: &[(&str, Entry)]) -> HashSet<u64> {
+    let mut forms: HashMap<u64, (HashSet<String>, HashSet<&str>)> = HashMap::new();
+    for (_, entry) in entries {
+        let Some(link) = link_identity(entry) else { continue };
+        let (ids, titles) = forms.entry(xxh3_64(link.as_bytes())).or_default();
+        ids.extend(
+            entry
+                .guid
+                .as_deref()
+                .map(|guid| canonical(guid).as_ref().and_then(identity).unwrap_or_else(|| guid.to_owned())),
+        );
+        let title =
+            [&entry.title, &entry.content, &entry.summary].into_iter().flatten().find(|text| !text.value.is_empty());
+        titles.extend(title.map(|title| title.value.as_str()));
     }
-    let is_shared = |(link, _): &(String, &str)| guids.get(link.as_str()).is_some_and(|guids| guids.len() > 1);
-    keys.iter().map(|key| key.as_ref().is_some_and(is_shared)).collect()
+    let is_shared = |(_, (ids, titles)): &(u64, (HashSet<String>, HashSet<&str>))| ids.len() > 1 && titles.len() > 1;
+    forms.into_iter().filter(is_shared).map(|(link, _)| link).collect()
 }
 
-/// What identifies an entry's link, and its id.
-fn link_key(entry: &Entry) -> Option<(String, &str)> {
+/// What identifies an entry's link.
+fn link_identity(entry: &Entry) -> Option<String> {
     let link = entry.original_link.as_deref().or(entry.link.as_deref())?;
-    Some((canonical(link).as_ref().and_then(identity)?, entry.guid.as_deref()?))
+    canonical(link).as_ref().and_then(identity)
 }
 
 /// Servers send gzip files as they are; what cannot be unpacked whole is read as far as it goes.
-fn unpack(bytes: &[u8]) -> Cow<'_, [u8]> {
+fn unpack(bytes: &[u8], bytes_max: usize) -> Cow<'_, [u8]> {
     if !bytes.starts_with(&[0x1f, 0x8b]) {
         return Cow::Borrowed(bytes);
     }
     let mut unpacked = Vec::new();
-    let outcome = MultiGzDecoder::new(bytes).take(UNPACKED_BYTES_MAX).read_to_end(&mut unpacked);
+    let outcome = MultiGzDecoder::new(bytes).take(bytes_max as u64).read_to_end(&mut unpacked);
     if unpacked.is_empty() && outcome.is_err() { Cow::Borrowed(bytes) } else { Cow::Owned(unpacked) }
 }
 
@@ -155,7 +195,7 @@ mod tests {
 
     fn fetched<'a>(bytes: &'a [u8], from: &'a str) -> Fetched<'a> {
         let now = Timestamp::parse_rfc3339("2026-05-06T07:08:09Z").unwrap();
-        Fetched { bytes, charset: None, feed_url: None, fetched_from: Some(from), now }
+        Fetched { bytes, fetched_from: Some(from), bytes_max: 1 << 20, ..Fetched::at(now) }
     }
 
     fn row(record: RawRecord) -> Option<serde_json::Value> {
@@ -177,7 +217,8 @@ mod tests {
             let records = split(fetched(&bytes, "file")).records;
             for (id, row) in records.into_iter().filter_map(|record| Some((record.id.to_string(), row(record)?))) {
                 let text = |name: &str| row[name].as_str().unwrap().to_owned();
-                assert_eq!(format!("{}.{}", text("article_id"), text("content_hash")), id, "{}", path.display());
+                let stated = format!("{}.{}.", text("article_id"), text("content_hash"));
+                assert!(id.starts_with(&stated), "{id} {stated} {}", path.display());
                 rows += 1;
             }
         }
@@ -200,11 +241,74 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_share_a_link_are_told_apart_by_their_ids() {
-        let feed = "<rss><channel><item><guid isPermaLink='false'>1</guid><link>http://a.org/s</link></item>\
-            <item><guid isPermaLink='false'>2</guid><link>http://a.org/s</link></item></channel></rss>";
-        let records = split(fetched(feed.as_bytes(), "f")).records;
-        assert_ne!(records[0].id, records[1].id);
+    fn entries_that_share_a_link_are_told_apart_by_their_ids_and_from_then_on_also_alone() {
+        let item =
+            |id: &str| format!("<item><guid>{id}</guid><link>http://a.org/s</link><title>{id} happened</title></item>");
+        let feed = |items: &str| format!("<rss><channel><title>S</title>{items}</channel></rss>");
+        let both = feed(&(item("1") + &item("2")));
+        let found = split(fetched(both.as_bytes(), "f"));
+        assert_ne!(article_of(&found.records[0]), article_of(&found.records[1]));
+        let alone = feed(&item("1"));
+        let known = split(Fetched { shared_links: &found.shared_links, ..fetched(alone.as_bytes(), "f") });
+        assert_eq!(known.records[0].id, found.records[0].id);
+        assert_ne!(split(fetched(alone.as_bytes(), "f")).records[0].id, found.records[0].id);
+    }
+
+    fn article_of(record: &RawRecord) -> &str {
+        record.id.as_str().split('.').next().unwrap()
+    }
+
+    #[test]
+    fn versions_of_an_article_are_one_article_whatever_stands_beside_them() {
+        let item = |version: u8, title: &str| {
+            let link = "http://a.org/story";
+            format!(
+                "<item><guid isPermaLink='false'>{link}#{version}</guid><link>{link}</link><title>{title}</title></item>"
+            )
+        };
+        let feed =
+            |items: &str| format!("<rss><channel><title>S</title><link>http://a.org/</link>{items}</channel></rss>");
+        let versions = [item(0, "Story"), item(1, "Story, updated"), item(2, "Story, updated") + &item(0, "Story")];
+        let records = versions.map(|items| split(fetched(feed(&items).as_bytes(), "f")).records).concat();
+        let articles: HashSet<&str> = records.iter().map(article_of).collect();
+        let rows: HashSet<&str> = records.iter().map(|record| record.id.as_str()).collect();
+        assert_eq!((articles.len(), rows.len(), records.len()), (1, 3, 4));
+    }
+
+    #[test]
+    fn entries_that_state_another_id_address_date_or_feed_are_rows_of_their_own() {
+        let row = |feed: &str, id: &str, query: &str, date: &str| {
+            let text = format!(
+                "<rss><channel><title>{feed}</title><item><guid>{id}</guid><link>http://www.a.org/s{query}</link>\
+                 <title>T</title><pubDate>{date}</pubDate></item></channel></rss>"
+            );
+            split(fetched(text.as_bytes(), "f")).records.remove(0).id.to_string()
+        };
+        let one = row("S", "1", "", "2026-01-01");
+        let others =
+            [row("S", "2", "", "2026-01-01"), row("S", "1", "", "2026-01-02"), row("R", "1", "", "2026-01-01")];
+        for other in &others {
+            assert_eq!(
+                one.rsplit_once('.').unwrap().0,
+                other.rsplit_once('.').unwrap().0,
+                "the same article and content"
+            );
+            assert_ne!(&one, other);
+        }
+        assert_eq!(row("S", "1", "?utm_source=x", "2026-01-01"), one);
+    }
+
+    #[test]
+    fn what_is_packed_once_more_is_read_up_to_the_limit() {
+        let item = "<item><guid>a</guid></item>";
+        let feed = format!("<rss><channel>{item}{}{item}", " ".repeat(100_000));
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut encoder, feed.as_bytes()).unwrap();
+        let packed = encoder.finish().unwrap();
+        for (bytes_max, entries) in [(1_000, 1), (1 << 20, 2)] {
+            let split = split(Fetched { bytes_max, ..fetched(&packed, "f") });
+            assert_eq!(split.records.len(), entries, "{bytes_max}");
+        }
     }
 
     #[test]

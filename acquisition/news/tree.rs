@@ -18,8 +18,9 @@ pub(super) const DEPTH_MAX: usize = 128;
 /// Attributes of one element; the rest is left out. HTML has a dozen, roots declare 40 namespaces.
 const ATTRIBUTES_MAX: usize = 1_000;
 
-/// Elements of one document; the rest of a larger one is left out. The largest feed seen has 30,000.
-pub(super) const ELEMENTS_MAX: usize = 1_000_000;
+/// Elements of one document; the rest of a larger one is left out. The largest feed seen has 30,000, and each takes a
+/// quarter of a kilobyte.
+pub(super) const ELEMENTS_MAX: usize = 400_000;
 
 /// An element.
 #[derive(Debug, Default)]
@@ -33,6 +34,9 @@ pub(super) struct Element {
     pub(super) range: Range<usize>,
     /// Where its content stands.
     pub(super) inside: Range<usize>,
+    /// Whether it is still open where its entry ends without an end tag, as where a document is cut: what it holds may
+    /// be half of what was meant.
+    pub(super) is_cut: bool,
 }
 
 #[derive(Debug)]
@@ -69,9 +73,7 @@ pub(super) fn read(document: &str) -> Element {
     for (token, range) in Tokens::new(document) {
         reader.take(token, range);
     }
-    while reader.open.len() > 1 {
-        reader.close(document.len()..document.len());
-    }
+    reader.close_inside(0, document.len());
     let mut root = reader.open.pop().unwrap_or_default();
     root.range = 0..document.len();
     root.inside = 0..document.len();
@@ -121,7 +123,7 @@ impl Reader {
         let decoded: Vec<(&str, String)> = decoded.collect();
         let (name, attributes) = self.scopes.enter(raw_name, decoded);
         let inside = range.end..range.end;
-        self.open.push(Element { name, attributes, children: Vec::new(), range: range.clone(), inside });
+        self.open.push(Element { name, attributes, range: range.clone(), inside, ..Element::default() });
         self.raw_names.push(raw_name.to_owned());
         if is_empty {
             self.close(range.end..range.end);
@@ -154,7 +156,10 @@ impl Reader {
 
     /// Closes all elements that are open from `place` on.
     fn close_inside(&mut self, place: usize, at: usize) {
+        let entry = self.raw_names.iter().skip(place).position(|open| is_entry(open)).map(|found| place + found);
         while self.raw_names.len() > place {
+            let is_cut = entry.is_some_and(|entry| self.raw_names.len() > entry + 1);
+            self.open.last_mut().into_iter().for_each(|element| element.is_cut = is_cut);
             self.close(at..at);
         }
     }
@@ -226,6 +231,22 @@ mod tests {
         assert_eq!(outline(&root), "(rdf:rdf(item(dc:date() d:date() dc:date())))");
         let item = root.elements().next().and_then(|rdf| rdf.elements().next()).unwrap();
         assert_eq!(item.attribute("rdf:about"), Some("1"));
+    }
+
+    #[test]
+    fn what_is_open_where_an_entry_is_cut_is_known() {
+        fn cut(element: &Element) -> Vec<&str> {
+            let own = element.is_cut.then_some(element.name.as_str());
+            own.into_iter().chain(element.elements().flat_map(cut)).collect()
+        }
+        for text in [
+            "<rss><item><title>a</title><link>http://a",
+            "<rss><item><link>x<item><title>b</item></rss>",
+            "<rss><item><link>x</rss>",
+        ] {
+            assert_eq!(cut(&read(text)), ["link"], "{text}");
+        }
+        assert!(cut(&read("<rss><title>a<item><title>b</item><link>c")).is_empty());
     }
 
     #[test]

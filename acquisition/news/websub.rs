@@ -2,8 +2,11 @@
 //!
 //! | case | outcome |
 //! | --- | --- |
-//! | a feed names a hub and itself | its collector asks the hub, with a callback that nobody can guess and a secret |
+//! | a feed names a hub and itself, in its document or in the header `Link` | its collector asks the hub, with a callback that nobody can guess and a secret |
 //! | the hub asks whether that is meant (GET, `hub.challenge`) | the challenge if topic and callback are ours, else 404 |
+//! | the hub has moved (307, 308) | it is asked where it went |
+//! | the process starts again, or the feed's host asked for peace | the hub is heard before the feed's turn to be asked comes |
+//! | `news.websub_callback_url` is taken back | the subscription is forgotten, and its hub gets 404 |
 //! | the hub denies | the feed is polled as before; the hub is asked again in a week |
 //! | content with the right signature | 200 once it is on disk; 503 if that takes too long, so that the hub comes again |
 //! | content with a wrong signature or none | 403, nothing is read |
@@ -49,7 +52,6 @@ const CHALLENGE_BYTES_MAX: usize = 1_024;
 
 /// A feed's subscription; a part of its cursor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Subscription {
     pub(super) hub: Url,
     /// The feed as the hub knows it: its own `rel="self"`.
@@ -65,7 +67,6 @@ pub(super) struct Subscription {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Lease {
     from: Timestamp,
     to: Timestamp,

@@ -104,7 +104,7 @@ pub(crate) enum Command {
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum FeedAction {
-    /// Those that `up` polls, by `[news] feeds` and `opml`.
+    /// Those that `up` polls, by `[news] feeds` and `opml`, and how each does.
     List,
     /// The same as OPML, for other readers.
     Export {

@@ -30,7 +30,7 @@ const WORD_BYTES_MAX: usize = 255;
 /// | --- | --- | --- |
 /// | text or texts, exact | one raw term each, without frequencies or norms | yes, raw |
 /// | text or texts, words | by `standard`, with frequencies, positions and norms | no; `exists` asks `_field_names` for the column's name |
-/// | integer, float, boolean | yes | yes |
+/// | integer, float, boolean | no: a term is asked as a range, of a column that is read through in no time | yes |
 /// | member of a list of structs | as its kind, once for each struct, under the name `LIST.MEMBER` | as its kind |
 /// | timestamp | no: tantivy's terms of dates hold whole seconds only, so a term is asked as a range | yes, microseconds |
 /// | `_id` | one raw term | no, but stored |
@@ -140,5 +140,5 @@ fn words() -> TextOptions {
 }
 
 fn number() -> NumericOptions {
-    NumericOptions::default().set_indexed().set_fast()
+    NumericOptions::default().set_fast()
 }

@@ -1,27 +1,38 @@
 //! `feeds`: which news feeds are polled, and where more are found.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use acquisition::Context;
-use acquisition::news::{self, ListedFeed};
+use acquisition::news::{self, FeedHealth, ListedFeed, Opml};
 use anyhow::Result;
-use contract::Error;
-use serde_json::json;
+use contract::{Error, Log, SystemClock};
+use serde_json::{Value, json};
 
 use crate::arguments::FeedAction;
 use crate::output;
 use crate::settings::Settings;
 
-/// Runs one of the actions. `--json` prints `{"feeds": [{"url", "title", "page", "categories"}], "notes"}`.
-pub(crate) async fn run(settings: &Settings, action: FeedAction, json: bool) -> Result<ExitCode> {
+/// Runs one of the actions. `--json` prints `{"feeds": [{"url", "title", "page", "categories"}], "notes"}`; for `list`
+/// with `"health": {"title", "changed_at", "moved_to", "gone_since", "hub"}` of each feed that was asked before; for
+/// `export` to a file `{"file", "feeds"}`.
+pub(crate) async fn run(settings: &Settings, data: &Path, action: FeedAction, json: bool) -> Result<ExitCode> {
     let settings = &settings.acquisition.news;
     match action {
-        FeedAction::List => print(&news::feeds(settings)?, &[], json, |feed| output::line(&named(feed)))?,
+        FeedAction::List => list(&news::feeds(settings)?, &healths(data).await?, json)?,
         FeedAction::Export { file } => {
-            let opml = news::write_opml("databroker", &news::feeds(settings)?);
+            let list = news::feeds(settings)?;
+            let opml = news::write_opml("databroker", &list.feeds);
             match file {
-                Some(file) => write(&file, &opml)?,
+                Some(file) => {
+                    write(&file, &opml)?;
+                    if json {
+                        output::json(&json!({"file": file, "feeds": list.feeds.len()}))?;
+                    }
+                }
+                None if json => print(&list.feeds, &list.notes, json, |_| {})?,
                 None => output::line(opml.trim_end()),
             }
         }
@@ -47,10 +58,43 @@ pub(crate) async fn run(settings: &Settings, action: FeedAction, json: bool) -> 
     Ok(ExitCode::SUCCESS)
 }
 
+/// How each feed does, by the name of its collector; empty where nothing was collected yet.
+async fn healths(data: &Path) -> Result<HashMap<String, FeedHealth>> {
+    let log = data.join("log");
+    if !log.exists() {
+        return Ok(HashMap::new());
+    }
+    let (log, _) = embedded_log::EmbeddedLog::open_read_only(&log, Arc::new(SystemClock))?;
+    let cursors = log.cursors("news/feed/").await?;
+    Ok(cursors.into_iter().filter_map(|(id, cursor)| Some((id.0, FeedHealth::read(&cursor)?))).collect())
+}
+
+fn list(list: &Opml, healths: &HashMap<String, FeedHealth>, json: bool) -> Result<()> {
+    let health = |feed: &ListedFeed| healths.get(&format!("news/feed/{}", feed.url));
+    if json {
+        let feeds = list.feeds.iter().map(|feed| {
+            let mut value = as_json(feed);
+            value["health"] = json!(health(feed));
+            value
+        });
+        output::json(&json!({"feeds": feeds.collect::<Vec<_>>(), "notes": list.notes}))?;
+        return Ok(());
+    }
+    print(&list.feeds, &list.notes, false, |feed| {
+        output::line(&named(feed));
+        if let Some(health) = health(feed) {
+            output::line(&format!("    {health}"));
+        }
+    })
+}
+
+fn as_json(feed: &ListedFeed) -> Value {
+    json!({"url": feed.url, "title": feed.title, "page": feed.page, "categories": feed.categories})
+}
+
 fn print(feeds: &[ListedFeed], notes: &[String], json: bool, line: impl Fn(&ListedFeed)) -> Result<()> {
     if json {
-        let feed = |feed: &ListedFeed| json!({"url": feed.url, "title": feed.title, "page": feed.page, "categories": feed.categories});
-        output::json(&json!({"feeds": feeds.iter().map(feed).collect::<Vec<_>>(), "notes": notes}))?;
+        output::json(&json!({"feeds": feeds.iter().map(as_json).collect::<Vec<_>>(), "notes": notes}))?;
         return Ok(());
     }
     feeds.iter().for_each(line);

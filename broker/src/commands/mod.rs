@@ -44,7 +44,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     match &arguments.command {
         Command::Up { sample } => up::run(&settings, &arguments.data, *sample).await,
         Command::Doctor => doctor::run(&settings, &arguments.data, arguments.json).await,
-        Command::Feeds { action } => feeds::run(&settings, action.clone(), arguments.json).await,
+        Command::Feeds { action } => feeds::run(&settings, &arguments.data, action.clone(), arguments.json).await,
         Command::Sql { query } => sql::run(&settings, &arguments.data, query, arguments.json).await,
         command => {
             let asked = Asked::from(command);

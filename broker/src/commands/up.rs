@@ -1,22 +1,30 @@
 //! `up`: everything in one process.
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use acquisition::{Collectors, OpenFile};
 use anyhow::{Context, Result};
-use contract::{Collector, Error, Webhook, metric};
+use contract::{Appended, Collector, Error, Harvest, Remedy, Webhook, metric};
+use futures::FutureExt;
 use monitoring::{Health, Metrics, State};
+use processing::{Collected, Engines};
 use serving::Services;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::Control;
 use crate::broker::{Access, Broker};
 use crate::settings::Settings;
 use crate::{running, signals};
+
+/// Before a feed is tried again that failed for good, the first time and the longest.
+const FEED_RETRY: Duration = Duration::from_secs(5 * 60);
+const FEED_RETRY_MAX: Duration = Duration::from_secs(86_400);
 
 /// Runs until Ctrl-C or SIGTERM, then drains and ends.
 pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Result<ExitCode> {
@@ -127,12 +135,45 @@ fn start_collectors(
         let (broker, stop) = (broker.clone(), stop.clone());
         tasks.spawn(async move {
             let id = collector.id();
-            let collected = processing::collect(&mut *collector, &broker.engines, &stop, |_, _| {}).await?;
+            let collected = keep_collecting(&mut *collector, &broker.engines, &stop, FEED_RETRY).await?;
             info!(collector = %id, records = collected.records, bytes = collected.bytes, "`{id}` has ended");
             Ok(())
         });
     }
     tasks
+}
+
+/// Runs a collector to its end. A feed is one of many, and what publishers send must not end the process: where it fails
+/// for good or panics it is tried again after `retry`, then twice as long each time, up to a day.
+async fn keep_collecting(
+    collector: &mut dyn Collector,
+    engines: &Engines,
+    stop: &CancellationToken,
+    retry: Duration,
+) -> contract::Result<Collected> {
+    let id = collector.id();
+    let is_feed = id.0.contains("/feed/");
+    let mut wait = Duration::ZERO;
+    loop {
+        let started = Instant::now();
+        let works = |_: &Harvest, _: &Appended| engines.troubles.clear(&id.0);
+        let collecting = AssertUnwindSafe(processing::collect(collector, engines, stop, works)).catch_unwind();
+        let ended = collecting.await.unwrap_or_else(|_| {
+            let remedy = if is_feed { Remedy::Change } else { Remedy::Stop };
+            Err(Error::new(remedy, format!("run `{id}`: it panicked")))
+        });
+        let error = match ended {
+            Err(error) if is_feed && error.remedy() == Remedy::Change => error,
+            ended => return ended,
+        };
+        engines.troubles.note(&id.0, &error);
+        wait = if started.elapsed() > wait { retry } else { (wait * 2).min(FEED_RETRY_MAX) };
+        warn!(collector = %id, wait_ms = wait.as_millis() as u64, "`{id}`: {error}; trying again");
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.cancelled() => return Ok(Collected::default()),
+        }
+    }
 }
 
 /// Resolves when a collector fails for good; never while all go on or have ended well.
@@ -152,5 +193,59 @@ fn greet(broker: &Broker, server: &serving::Server, sample: bool) {
     info!("search: http://{}/SOURCE/_search · SQL, status, metrics: http://{}/", server.elasticsearch, server.http);
     if sample {
         info!("samples of all sources, with their times moved to end now; nothing is fetched");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::{CollectorId, Cursor, SourceId};
+
+    use super::*;
+    use crate::broker::Access;
+
+    /// Fails in each way that is for good, then ends.
+    struct Failing {
+        id: &'static str,
+        polls: usize,
+    }
+
+    #[async_trait::async_trait]
+    impl Collector for Failing {
+        fn id(&self) -> CollectorId {
+            CollectorId(self.id.to_owned())
+        }
+
+        async fn poll(&mut self, cursor: &Cursor) -> contract::Result<Harvest> {
+            self.polls += 1;
+            match self.polls {
+                1 => Err(Error::change("read what a publisher sent")),
+                2 => panic!("for the test"),
+                _ => Ok(Harvest {
+                    source: SourceId("news"),
+                    collector: self.id(),
+                    records: Vec::new(),
+                    coverage: Vec::new(),
+                    cursor: cursor.clone(),
+                    poll_again_in: None,
+                    acknowledge: None,
+                }),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_feed_that_fails_for_good_or_panics_is_tried_again_and_other_collectors_end_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let broker = Broker::open(&Settings::default(), folder.path(), Access::Write).await.unwrap();
+        let (engines, stop) = (&broker.engines, CancellationToken::new());
+        let retry = Duration::from_millis(1);
+        let mut feed = Failing { id: "news/feed/https://a.example/", polls: 0 };
+        keep_collecting(&mut feed, engines, &stop, retry).await.unwrap();
+        assert_eq!((feed.polls, engines.troubles.all().len()), (3, 0));
+        for (polls, remedy) in [(0, Remedy::Change), (1, Remedy::Stop)] {
+            let mut other = Failing { id: "github/events", polls };
+            let error = keep_collecting(&mut other, engines, &stop, retry).await.unwrap_err();
+            assert_eq!(error.remedy(), remedy);
+        }
     }
 }
