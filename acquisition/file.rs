@@ -338,10 +338,8 @@ impl Reader {
 
     fn note(&self, unpacked: &Unpacked, cutter: &dyn Cutter, total: u64) {
         let mut notes: Vec<String> = unpacked.remark().map(str::to_owned).into_iter().collect();
-        match unpacked.damage() {
-            Some(damage) => notes.push(format!("{damage}; {total} records were read")),
-            None => notes.extend(cutter.notes()),
-        }
+        notes.extend(unpacked.damage().map(|damage| format!("{damage}; {total} records were read")));
+        notes.extend(cutter.notes());
         let named = notes.into_iter().map(|note| format!("`{}`: {note}", self.name));
         self.told.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(named);
     }

@@ -83,6 +83,14 @@ pub fn source(name: &str) -> Result<&'static Source> {
     })
 }
 
+/// Takes what processors need of the settings, before any row is made.
+///
+/// # Errors
+/// `Change` when a setting is wrong.
+pub fn prepare(settings: &Settings) -> Result<()> {
+    dns::prepare(&settings.dns)
+}
+
 /// What the user sets of the sources: one section each.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

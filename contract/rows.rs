@@ -75,6 +75,17 @@ pub fn drop_below(batch: &RecordBatch, next: &Positions) -> RecordBatch {
     filter_record_batch(batch, &keep).expect("the mask has the batch's length")
 }
 
+/// Bytes of texts of one row at the most; what would make more becomes a dead letter. Four times what is looked at of a
+/// record ([`crate::limits::RECORD_BYTES_MAX`]), since a row may say some of it more than once.
+const ROW_BYTES_MAX: usize = 32 << 20;
+
+/// The same of all rows of a batch: half of what Arrow's offsets of 32 bits can tell. Batches stay far below it, even of
+/// hostile records; a row that met it would be rejected.
+const BATCH_BYTES_MAX: usize = 1 << 30;
+
+/// Bytes that a struct takes beside its texts.
+const STRUCT_BYTES: usize = 16;
+
 /// Builds [`Rows`] record by record.
 pub struct RowsBuilder {
     source: SourceId,
@@ -118,6 +129,7 @@ impl RowsBuilder {
             let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
             Err(Reject::new("panic", format!("the processor panicked, a defect: {said}")))
         });
+        let outcome = outcome.and_then(|()| self.silver.room.check());
         match &outcome {
             Ok(()) => self.silver.end_row(record),
             Err(reject) => {
@@ -203,6 +215,7 @@ pub struct RowBuilder {
     schema: SchemaRef,
     columns: Vec<ColumnBuilder>,
     rows: usize,
+    room: Room,
 }
 
 pub(crate) enum ColumnBuilder {
@@ -219,7 +232,8 @@ impl RowBuilder {
     /// An empty one.
     pub fn new(schema: &RowSchema) -> Self {
         let columns = schema.all().map(|column| ColumnBuilder::new(column.kind)).collect();
-        Self { schema: schema.arrow(), columns, rows: 0 }
+        let room = Room { bytes: 0, before: 0, row_max: ROW_BYTES_MAX, batch_max: BATCH_BYTES_MAX };
+        Self { schema: schema.arrow(), columns, rows: 0, room }
     }
 
     /// Writes a text.
@@ -228,7 +242,11 @@ impl RowBuilder {
     /// Here and below: if the column is of another kind, or was written in this row already.
     pub fn text(&mut self, place: usize, value: &str) {
         match self.open(place) {
-            ColumnBuilder::Text(builder) => builder.append_value(value),
+            (ColumnBuilder::Text(builder), room) => {
+                if room.take(value.len()) {
+                    builder.append_value(value);
+                }
+            }
             _ => panic!("column {place} is not a text"),
         }
     }
@@ -239,8 +257,11 @@ impl RowBuilder {
     /// As `text`.
     pub fn texts<'a>(&mut self, place: usize, values: impl IntoIterator<Item = &'a str>) {
         match self.open(place) {
-            ColumnBuilder::TextList(builder) => {
-                values.into_iter().for_each(|value| builder.values().append_value(value));
+            (ColumnBuilder::TextList(builder), room) => {
+                values
+                    .into_iter()
+                    .filter(|value| room.take(value.len()))
+                    .for_each(|value| builder.values().append_value(value));
                 builder.append(true);
             }
             _ => panic!("column {place} is not a list of texts"),
@@ -253,7 +274,7 @@ impl RowBuilder {
     /// As `text`.
     pub fn integer(&mut self, place: usize, value: i64) {
         match self.open(place) {
-            ColumnBuilder::Integer(builder) => builder.append_value(value),
+            (ColumnBuilder::Integer(builder), _) => builder.append_value(value),
             _ => panic!("column {place} is not an integer"),
         }
     }
@@ -264,7 +285,7 @@ impl RowBuilder {
     /// As `text`.
     pub fn boolean(&mut self, place: usize, value: bool) {
         match self.open(place) {
-            ColumnBuilder::Boolean(builder) => builder.append_value(value),
+            (ColumnBuilder::Boolean(builder), _) => builder.append_value(value),
             _ => panic!("column {place} is not a boolean"),
         }
     }
@@ -275,7 +296,7 @@ impl RowBuilder {
     /// As `text`.
     pub fn timestamp(&mut self, place: usize, value: Timestamp) {
         match self.open(place) {
-            ColumnBuilder::Timestamp(builder) => builder.append_value(value.0),
+            (ColumnBuilder::Timestamp(builder), _) => builder.append_value(value.0),
             _ => panic!("column {place} is not a time"),
         }
     }
@@ -286,7 +307,7 @@ impl RowBuilder {
     /// As `text`.
     pub fn float(&mut self, place: usize, value: f64) {
         match self.open(place) {
-            ColumnBuilder::Float(builder) => builder.append_option(value.is_finite().then_some(value)),
+            (ColumnBuilder::Float(builder), _) => builder.append_option(value.is_finite().then_some(value)),
             _ => panic!("column {place} is not a floating-point number"),
         }
     }
@@ -301,28 +322,32 @@ impl RowBuilder {
         values: impl IntoIterator<Item = [Value<'a>; MEMBERS]>,
     ) {
         match self.open(place) {
-            ColumnBuilder::Structs(builder) => {
-                values.into_iter().for_each(|value| builder.push(value));
+            (ColumnBuilder::Structs(builder), room) => {
+                values.into_iter().filter(|value| room.take(struct_bytes(value))).for_each(|value| builder.push(value));
                 builder.end_list(true);
             }
             _ => panic!("column {place} is not a list of structs"),
         }
     }
 
-    fn open(&mut self, place: usize) -> &mut ColumnBuilder {
+    fn open(&mut self, place: usize) -> (&mut ColumnBuilder, &mut Room) {
         let column = &mut self.columns[place];
         assert_eq!(column.len(), self.rows, "column {place} was written twice in a row");
-        column
+        (column, &mut self.room)
     }
 
     fn end_row(&mut self, at: &LogRecord) {
         self.integer(0, i64::from(at.partition));
         self.integer(1, at.offset);
-        self.text(2, at.record.id.as_str());
+        // The row is whole already, so its id has room.
+        if let (ColumnBuilder::Text(builder), _) = self.open(2) {
+            builder.append_value(at.record.id.as_str());
+        }
         self.timestamp(3, at.record.event_time);
         self.timestamp(4, at.record.fetched_at);
         debug_assert_eq!(COMMON.len(), 5);
         self.rows += 1;
+        self.room.before = self.room.bytes;
         for column in &mut self.columns {
             if column.len() < self.rows {
                 column.append_null();
@@ -330,24 +355,55 @@ impl RowBuilder {
         }
     }
 
-    /// Takes back what a processor wrote before it panicked, so that one bad record costs no other.
+    /// Takes back what a processor wrote before it panicked or wrote too much, so that one bad record costs no other.
     fn abort_row(&mut self) {
+        self.room.bytes = self.room.before;
         if self.columns.iter().all(|column| column.len() == self.rows) {
             return;
         }
-        let rows = self.rows;
         for (column, field) in self.columns.iter_mut().zip(self.schema.fields()) {
-            let kept = column.finish().slice(0, rows);
+            let kept = column.finish().slice(0, self.rows);
             column.refill(&kept, field.name());
         }
     }
 
     /// All rows since the last `finish`.
     fn finish(&mut self) -> RecordBatch {
-        self.rows = 0;
+        (self.rows, self.room.bytes, self.room.before) = (0, 0, 0);
         let columns = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
         RecordBatch::try_new(self.schema.clone(), columns).expect("the builders follow the schema")
     }
+}
+
+/// Bytes of texts: of all rows, and of those before the one that is being written. Once there are too many, nothing
+/// more is written, and the row is none.
+struct Room {
+    bytes: usize,
+    before: usize,
+    row_max: usize,
+    batch_max: usize,
+}
+
+impl Room {
+    fn take(&mut self, bytes: usize) -> bool {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.check().is_ok()
+    }
+
+    fn check(&self) -> Result<(), Reject> {
+        if self.bytes - self.before > self.row_max {
+            return Err(Reject::new("size", format!("the row would have more than {} bytes of texts", self.row_max)));
+        }
+        if self.bytes > self.batch_max {
+            return Err(Reject::new("size", "the rows before it leave no room for its texts"));
+        }
+        Ok(())
+    }
+}
+
+fn struct_bytes(values: &[Value<'_>]) -> usize {
+    let text_bytes = values.iter().map(|value| if let Value::Text(text) = value { text.len() } else { 0 });
+    STRUCT_BYTES + text_bytes.sum::<usize>()
 }
 
 impl ColumnBuilder {
@@ -438,3 +494,7 @@ pub fn bronze_batch(records: &[LogRecord]) -> RecordBatch {
     records.iter().for_each(|record| columns.push(record));
     RecordBatch::try_new(bronze_schema(), columns.finish()).expect("the builders follow the schema")
 }
+
+#[cfg(test)]
+#[path = "rows_test.rs"]
+mod tests;

@@ -350,6 +350,20 @@ mod tests {
     }
 
     #[test]
+    fn a_section_of_the_other_byte_order_follows() {
+        let section = |endian| {
+            let head = words(endian, &[BYTE_ORDER_MAGIC, 0, u32::MAX, u32::MAX]);
+            let link = words(endian, &[if endian == Endian::Big { 101 << 16 } else { 101 }, 0]);
+            let packet = [words(endian, &[0, 0, 7, 3, 3]), vec![1, 2, 3, 0]].concat();
+            let blocks = [(SECTION_HEADER, head), (INTERFACE, link), (ENHANCED_PACKET, packet)];
+            blocks.map(|(kind, body)| block(endian, kind, &body)).concat()
+        };
+        let file = [Endian::Big, Endian::Little, Endian::Big].map(section).concat();
+        let packet = (101, Some(Moment { seconds: 0, nanos: 7_000 }), vec![1, 2, 3]);
+        assert_eq!(read(&file), (vec![packet; 3], None));
+    }
+
+    #[test]
     fn what_cannot_be_right_ends_the_reading() {
         let broken = |bytes: Vec<u8>| read(&bytes).1.unwrap();
         let header = words(Endian::Big, &[PCAP_MICROS, 0, 0, 0, 0, 1]);

@@ -1,14 +1,17 @@
 //! The raw body of every record: one message of the dnstap schema, read and written without copies.
 //!
-//! Schema: <https://github.com/dnstap/dnstap.pb/blob/master/dnstap.proto>; encoding:
-//! <https://protobuf.dev/programming-guides/encoding/>. Fields that no row needs (`extra`, `query_zone`, `policy`,
-//! `http_protocol`) are passed over, and stay in the body.
+//! Schema: <https://github.com/dnstap/dnstap.pb/blob/master/dnstap.proto>. Fields that no row needs (`extra`,
+//! `query_zone`, `policy`, `http_protocol`) are passed over; they stay in the body unless addresses are hidden.
 
 use std::net::IpAddr;
-use std::ops::Range;
 
 use bytes::{BufMut, BytesMut};
 use contract::Timestamp;
+
+use super::protobuf::{
+    FIXED32, Fields, LENGTH_DELIMITED, Value, put_bytes, put_number, put_tag, put_varint, sized_len, tag_len,
+    varint_len,
+};
 
 /// What is in a Frame Stream of dnstap messages.
 pub(super) const CONTENT_TYPE: &[u8] = b"protobuf:dnstap.Dnstap";
@@ -26,6 +29,12 @@ pub(super) struct Moment {
 }
 
 impl Moment {
+    /// None before 1970.
+    pub(super) fn of(time: Timestamp) -> Option<Self> {
+        let micros = u64::try_from(time.0).ok()?;
+        Some(Self { seconds: micros / 1_000_000, nanos: (micros % 1_000_000) as u32 * 1_000 })
+    }
+
     /// In microseconds; none after the year 9999, or where the nanoseconds make a second or more.
     pub(super) fn timestamp(self) -> Option<Timestamp> {
         const END_OF_YEAR_9999: u64 = 253_402_300_800;
@@ -160,6 +169,7 @@ impl Broken {
 // Fields of `Dnstap`.
 const IDENTITY: u64 = 1;
 const VERSION: u64 = 2;
+const EXTRA: u64 = 3;
 const MESSAGE: u64 = 14;
 const TYPE: u64 = 15;
 // Fields of `Message`.
@@ -260,6 +270,25 @@ impl<'a> Dnstap<'a> {
         }
     }
 
+    /// The other message of the exchange, where both are there: of a response its query.
+    pub(super) fn other(&self) -> Option<Self> {
+        let (Some(_), Some(_)) = (self.query_message, self.response_message) else { return None };
+        let MessageType(number) = self.message_type;
+        Some(match self.message_type.is_response() {
+            true => {
+                let message_type = MessageType(number - 1);
+                Self { message_type, response_message: None, response_time: None, ..*self }
+            }
+            false => Self { message_type: MessageType(number + 1), query_message: None, ..*self },
+        })
+    }
+
+    /// Appends what stands for bytes that are no dnstap message and must not be written: a message that says so.
+    pub(super) fn write_note(note: &str, out: &mut BytesMut) {
+        put_bytes(out, EXTRA, Some(note.as_bytes()));
+        put_number(out, TYPE, Some(TYPE_MESSAGE));
+    }
+
     /// Appends the encoded form, with the socket family that the addresses have.
     pub(super) fn write(&self, out: &mut BytesMut) {
         let opaque = |field, bytes: Option<&[u8]>| bytes.map_or(0, |bytes| sized_len(field, bytes.len()));
@@ -320,114 +349,9 @@ pub(super) fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Where `part`, a slice of `whole`, stands in it.
-pub(super) fn range_in(whole: &[u8], part: &[u8]) -> Range<usize> {
-    let start = part.as_ptr() as usize - whole.as_ptr() as usize;
-    start..start + part.len()
-}
-
 /// A number that the schema bounds to 32 bits; a larger one is none of those the schema knows.
 fn narrow(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-const VARINT: u64 = 0;
-const FIXED64: u64 = 1;
-const LENGTH_DELIMITED: u64 = 2;
-const FIXED32: u64 = 5;
-
-enum Value<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-}
-
-/// The fields of an encoded message, one after the other.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, Broken> {
-        if self.0.is_empty() {
-            return Ok(None);
-        }
-        let tag = self.varint()?;
-        let value = match tag & 7 {
-            VARINT => Value::Number(self.varint()?),
-            FIXED64 => Value::Number(u64::from_le_bytes(*self.0.split_off_first_chunk()?)),
-            LENGTH_DELIMITED => {
-                let length = usize::try_from(self.varint()?).map_err(|_| Broken::Cut)?;
-                let (bytes, rest) = self.0.split_at_checked(length).ok_or(Broken::Cut)?;
-                self.0 = rest;
-                Value::Bytes(bytes)
-            }
-            FIXED32 => Value::Number(u64::from(u32::from_le_bytes(*self.0.split_off_first_chunk()?))),
-            _ => return Err(Broken::Encoding),
-        };
-        Ok(Some((tag >> 3, value)))
-    }
-
-    fn varint(&mut self) -> Result<u64, Broken> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let (&byte, rest) = self.0.split_first().ok_or(Broken::Cut)?;
-            self.0 = rest;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(number);
-            }
-        }
-        Err(Broken::Encoding)
-    }
-}
-
-trait SplitChunk<'a> {
-    fn split_off_first_chunk<const N: usize>(&mut self) -> Result<&'a [u8; N], Broken>;
-}
-
-impl<'a> SplitChunk<'a> for &'a [u8] {
-    fn split_off_first_chunk<const N: usize>(&mut self) -> Result<&'a [u8; N], Broken> {
-        let (chunk, rest) = self.split_first_chunk().ok_or(Broken::Cut)?;
-        *self = rest;
-        Ok(chunk)
-    }
-}
-
-fn varint_len(number: u64) -> usize {
-    (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
-}
-
-fn tag_len(field: u64) -> usize {
-    varint_len(field << 3)
-}
-
-fn sized_len(field: u64, length: usize) -> usize {
-    tag_len(field) + varint_len(length as u64) + length
-}
-
-fn put_varint(out: &mut BytesMut, mut number: u64) {
-    while number >= 0x80 {
-        out.put_u8(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.put_u8(number as u8);
-}
-
-fn put_tag(out: &mut BytesMut, field: u64, wire_type: u64) {
-    put_varint(out, field << 3 | wire_type);
-}
-
-fn put_number(out: &mut BytesMut, field: u64, number: Option<u64>) {
-    if let Some(number) = number {
-        put_tag(out, field, VARINT);
-        put_varint(out, number);
-    }
-}
-
-fn put_bytes(out: &mut BytesMut, field: u64, bytes: Option<&[u8]>) {
-    if let Some(bytes) = bytes {
-        put_tag(out, field, LENGTH_DELIMITED);
-        put_varint(out, bytes.len() as u64);
-        out.put_slice(bytes);
-    }
 }
 
 fn put_time(out: &mut BytesMut, field: u64, time: Option<Moment>) {
@@ -462,6 +386,17 @@ mod tests {
         let mut bytes = BytesMut::new();
         response().write(&mut bytes);
         assert_eq!(Dnstap::read(&bytes), Ok(response()));
+    }
+
+    #[test]
+    fn of_two_messages_the_other_is_one_of_its_own() {
+        let both = Dnstap { query_message: Some(&[1; 12]), ..response() };
+        let query = both.other().unwrap();
+        assert_eq!((query.message_type, query.dns()), (MessageType::TOOL_QUERY, Some(&[1; 12][..])));
+        assert_eq!((query.response_time, query.query_address), (None, both.query_address));
+        let response_of = Dnstap { message_type: MessageType::TOOL_QUERY, ..both }.other().unwrap();
+        assert_eq!((response_of.message_type, response_of.dns()), (MessageType::TOOL_RESPONSE, Some(&[7; 300][..])));
+        assert_eq!(response().other(), None);
     }
 
     #[test]

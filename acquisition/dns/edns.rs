@@ -8,7 +8,7 @@ use super::name::Malformed;
 pub(super) const OPT: u16 = 41;
 
 const NSID: u16 = 3;
-const CLIENT_SUBNET: u16 = 8;
+pub(super) const CLIENT_SUBNET: u16 = 8;
 const COOKIE: u16 = 10;
 const EXTENDED_ERROR: u16 = 15;
 
@@ -104,7 +104,7 @@ impl<'a> EdnsOption<'a> {
 }
 
 impl<'a> ClientSubnet<'a> {
-    fn read(data: &'a [u8]) -> Option<Self> {
+    pub(super) fn read(data: &'a [u8]) -> Option<Self> {
         let (&[family_high, family, source_bits, scope_bits], address) = data.split_first_chunk()?;
         let is_ipv6 = match (family_high, family) {
             (0, 1) => false,

@@ -13,9 +13,15 @@ pub(super) fn entropy(name: &str) -> f64 {
     if total == 0 {
         return 0.0;
     }
+    // The sum over letters of n·log2(n), each letter at its first byte.
+    let mut sum = 0.0;
+    for byte in name_bytes(name) {
+        let count = std::mem::take(&mut counts[usize::from(byte.to_ascii_lowercase())]);
+        if count > 1 {
+            sum += f64::from(count) * f64::from(count).log2();
+        }
+    }
     let total = f64::from(total);
-    let repeated = counts.iter().filter(|&&count| count > 1).map(|&count| f64::from(count));
-    let sum: f64 = repeated.map(|count| count * count.log2()).sum();
     ((total.log2() - sum / total) * 10_000.0).round() / 10_000.0
 }
 

@@ -3,7 +3,7 @@
 //! | file | records |
 //! | --- | --- |
 //! | pcap, pcapng | each DNS message that a packet makes whole |
-//! | Frame Streams, of either direction, with and without START and STOP | each data frame |
+//! | Frame Streams, of either direction, with and without START and STOP | each data frame; of one that holds a query and its response two |
 //! | one dnstap message without a frame | it |
 //! | anything else | one, of its start, which the processor rejects |
 //!
@@ -11,18 +11,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Buf, Bytes, BytesMut};
 use contract::{RawRecord, RecordId, Result, Timestamp};
 
 use super::capture::{Capture, Step};
-use super::dnstap::DNSTAP_BYTES_MAX;
-use super::frame::{ControlType, Frame, next_frame};
+use super::dnstap::{DNSTAP_BYTES_MAX, Dnstap};
+use super::frame::{BrokenFrame, ControlType, Frame, next_frame};
 use super::packets::Packets;
 use super::recorder::{Recorder, Sighting};
 use super::schema::SCHEMA;
 use super::settings::Settings;
-use super::suffix;
 use crate::file::{Cutter, FileInfo, Reading};
 use crate::unpack::Form;
 use crate::{Context, OpenFile};
@@ -35,15 +35,18 @@ const HASH_DIGITS: usize = 16;
 /// # Errors
 /// `Change` when the file cannot be read, or a setting is wrong.
 pub(super) fn open_file(path: &Path, settings: &crate::Settings, context: &Context) -> Result<OpenFile> {
-    suffix::replace(&settings.dns.public_suffix_list)?;
-    crate::file::open(path, context, reading(&settings.dns)?)
+    crate::file::open(path, context, reading(&settings.dns, None)?)
 }
 
-/// How files are read, under these settings.
+/// How files are read, under these settings. What waits behind holes in TCP streams at the end of the file is handed
+/// out there, unless `waiting` is to be told how many streams have it: then the file may still grow.
 ///
 /// # Errors
 /// `Change` when a setting is wrong.
-pub(super) fn reading(settings: &Settings) -> Result<Reading<impl Fn(&FileInfo) -> Box<dyn Cutter> + use<>>> {
+pub(super) fn reading(
+    settings: &Settings,
+    waiting: Option<Waiting>,
+) -> Result<Reading<impl Fn(&FileInfo) -> Box<dyn Cutter> + use<>>> {
     let recorder = Recorder::new(settings)?;
     let (ports, on_any_port): (Arc<[u16]>, _) = (settings.ports.clone().into(), settings.on_any_port);
     let cutter = move |info: &FileInfo| -> Box<dyn Cutter> {
@@ -53,12 +56,17 @@ pub(super) fn reading(settings: &Settings) -> Result<Reading<impl Fn(&FileInfo) 
             numbering: Numbering { prefix: info.sha256.get(..HASH_DIGITS).unwrap_or_default().to_owned(), count: 0 },
             packets: Packets::new(&ports, on_any_port),
             recorder: recorder.fresh(),
+            waiting: waiting.clone(),
             bytes_passed: 0,
+            bytes_to_pass: 0,
             notes: Vec::new(),
         })
     };
     Ok(Reading { source: SCHEMA.source, form: Form::Bytes, cutter })
 }
+
+/// How many TCP streams have something waiting at the end of a file.
+pub(super) type Waiting = Arc<AtomicUsize>;
 
 enum FileForm {
     Unknown,
@@ -78,8 +86,11 @@ struct DnsCutter {
     numbering: Numbering,
     packets: Packets,
     recorder: Recorder,
+    waiting: Option<Waiting>,
     /// Before the buffer.
     bytes_passed: u64,
+    /// Of a frame that is too large, and not in the buffer yet.
+    bytes_to_pass: u64,
     notes: Vec<String>,
 }
 
@@ -156,8 +167,10 @@ impl DnsCutter {
                 Step::Broken(reason) => break Some(reason),
             }
         };
-        if is_end || broken.is_some() {
-            self.packets.end(&mut sink);
+        match &self.waiting {
+            Some(waiting) if is_end && broken.is_none() => waiting.store(self.packets.waiting(), Ordering::Relaxed),
+            _ if is_end || broken.is_some() => self.packets.end(&mut sink),
+            _ => {}
         }
         self.pass(at);
         self.end(is_end, broken, "packet");
@@ -165,11 +178,12 @@ impl DnsCutter {
 
     fn cut_frames(&mut self, is_end: bool, now: Timestamp, records: &mut Vec<RawRecord>) {
         let broken = loop {
+            self.pass_too_large();
             let length = self.buffer.len();
             match next_frame(&mut self.buffer) {
                 Ok(None) => break None,
                 Ok(Some(Frame::Data(frame))) => {
-                    records.push(self.recorder.tapped(frame, self.numbering.next(), now));
+                    self.recorder.tapped(frame, now, &mut || self.numbering.next(), records);
                 }
                 Ok(Some(Frame::Control(control))) => {
                     // FINISH answers STOP in a recording of both directions.
@@ -179,12 +193,20 @@ impl DnsCutter {
                         break Some("a stream of another content than dnstap messages".to_owned());
                     }
                 }
-                Err(broken) => break Some(broken.reason()),
+                Err(BrokenFrame::TooLarge(length)) => {
+                    let (at, reason) = (self.bytes_passed, BrokenFrame::TooLarge(length).reason());
+                    self.notes.push(format!("at byte {at} there is {reason}; it was left out"));
+                    self.bytes_to_pass = 4 + u64::from(length);
+                    continue;
+                }
+                Err(broken @ BrokenFrame::Control) => break Some(broken.reason()),
             }
             self.bytes_passed += (length - self.buffer.len()) as u64;
         };
         self.end(is_end, broken, "frame");
-        if is_end && matches!(self.form, FileForm::Frames { is_stopped: false }) {
+        if is_end && self.bytes_to_pass > 0 {
+            self.notes.push(format!("it ends {} bytes before that frame does", self.bytes_to_pass));
+        } else if is_end && matches!(self.form, FileForm::Frames { is_stopped: false }) {
             self.notes.push("it ends without a STOP frame: messages after it may be missing".to_owned());
         }
     }
@@ -197,11 +219,10 @@ impl DnsCutter {
         if !self.buffer.is_empty() {
             let kept = self.buffer.len().min(DNSTAP_BYTES_MAX);
             let body: Bytes = self.buffer.split_to(kept).freeze();
-            let record = self.recorder.tapped(body, self.numbering.next(), now);
-            if super::dnstap::Dnstap::read(&record.body).is_err() {
+            if Dnstap::read(&body).is_err() {
                 self.notes.push("it is no pcap, no pcapng and no dnstap".to_owned());
             }
-            records.push(record);
+            self.recorder.tapped(body, now, &mut || self.numbering.next(), records);
         }
         self.form = FileForm::Broken;
         self.pass(self.buffer.len());
@@ -220,6 +241,13 @@ impl DnsCutter {
                 self.buffer.len()
             ));
         }
+    }
+
+    /// Passes what is there of a frame that is too large.
+    fn pass_too_large(&mut self) {
+        let there = usize::try_from(self.bytes_to_pass).unwrap_or(usize::MAX).min(self.buffer.len());
+        self.bytes_to_pass -= there as u64;
+        self.pass(there);
     }
 
     fn pass(&mut self, bytes: usize) {
@@ -251,6 +279,64 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_capture_packed_by_any_tool_gives_the_same_messages() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("dns/fixture/layers.pcap");
+        let plain = std::fs::read(&fixture).unwrap();
+        let read_all = |mut from: Box<dyn std::io::Read>| {
+            let mut out = Vec::new();
+            from.read_to_end(&mut out).unwrap();
+            out
+        };
+        let source = || std::io::Cursor::new(plain.clone());
+        let packed = [
+            plain.clone(),
+            read_all(Box::new(liblzma::read::XzEncoder::new(source(), 6))),
+            read_all(Box::new(flate2::read::GzEncoder::new(source(), flate2::Compression::fast()))),
+            zstd::encode_all(source(), 1).unwrap(),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let mut bodies = Vec::new();
+        for (number, bytes) in packed.iter().enumerate() {
+            let path = folder.path().join(number.to_string());
+            std::fs::write(&path, bytes).unwrap();
+            let mut open = open_file(&path, &crate::Settings::default(), &Context::default()).unwrap();
+            let harvest = open.collector.poll(&Cursor::default()).await.unwrap();
+            bodies.push(harvest.records.into_iter().map(|record| record.body).collect::<Vec<_>>());
+        }
+        assert!(bodies[0].len() > 10 && bodies.iter().all(|of| *of == bodies[0]));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_packing_hides_no_note_of_what_was_not_kept() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("dns/fixture/layers.pcap");
+        let mut packed = zstd::encode_all(&std::fs::read(fixture).unwrap()[..], 1).unwrap();
+        packed.extend(b"(\xb5/\xfd no frame");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pcap.zst");
+        std::fs::write(&path, packed).unwrap();
+        let mut open = open_file(&path, &crate::Settings::default(), &Context::default()).unwrap();
+        open.collector.poll(&Cursor::default()).await.unwrap();
+        let notes = open.notes.lock().unwrap().clone();
+        assert!(notes.len() > 1 && notes[0].contains("records were read"), "{notes:?}");
+        assert!(notes.iter().any(|note| note.contains("not kept: ")), "{notes:?}");
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_is_too_large_is_left_out_and_the_next_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.fstrm");
+        let frame = |length: usize| [&(length as u32).to_be_bytes()[..], &vec![0x7f; length]].concat();
+        let stop = super::super::frame::control_frame(ControlType::Stop);
+        std::fs::write(&path, [&frame(5)[..], &frame(DNSTAP_BYTES_MAX + 1), &frame(7), &stop].concat()).unwrap();
+        let mut open = open_file(&path, &crate::Settings::default(), &Context::default()).unwrap();
+        let records = open.collector.poll(&Cursor::default()).await.unwrap().records;
+        assert_eq!(records.iter().map(|record| record.body.len()).collect::<Vec<_>>(), [5, 7]);
+        let note =
+            "`a.fstrm`: at byte 9 there is a frame of 1048577 bytes, should be 1048576 at the most; it was left out";
+        assert_eq!(*open.notes.lock().unwrap(), [note]);
+    }
+
+    #[tokio::test]
     async fn what_was_not_kept_is_told_by_reason() {
         let layers = "`layers.pcap`: not kept: 1 IP fragments of datagrams that are not whole";
         assert_eq!(told("layers.pcap").await, (layers.to_owned(), 4));
@@ -272,7 +358,7 @@ mod tests {
             ),
             (
                 "no-start.fstrm",
-                "at byte 210 there is a frame of 2147483647 bytes, should be 1048576 at the most; the rest was left out",
+                "at byte 210 there is a frame of 2147483647 bytes, should be 1048576 at the most; it was left out; `no-start.fstrm`: it ends 2147483638 bytes before that frame does",
             ),
             (
                 "other-content.fstrm",

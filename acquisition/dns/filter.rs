@@ -3,17 +3,20 @@
 //! It sees a packet from the network layer on, as sockets of the kind `SOCK_DGRAM` do. It lets through
 //!
 //! - UDP and TCP from or to one of the ports, and to the ports of VXLAN and Geneve;
-//! - what only the reader of packets can tell: later fragments, IPv6 with extension headers, IP in IP, GRE, and what
-//!   has a VLAN tag or MPLS label before it;
+//! - what only the reader of packets can tell: fragments, of which the later ones have no ports, extension headers, IP in
+//!   IP, GRE, and what has a VLAN tag or MPLS label before it;
 //! - nothing else.
+//!
+//! A loopback interface shows each packet twice; what goes out is left out there, so that it is neither read nor counted
+//! as dropped twice.
 //!
 //! Source: <https://www.kernel.org/doc/html/latest/networking/filter.html>.
 
 /// Ports of a filter: each takes eight of the 4,096 instructions that a program may have.
 pub(super) const PORTS_MAX: usize = 256;
 
-/// VXLAN and Geneve, in which packets may be that carry DNS.
-const TUNNEL_PORTS: [u16; 2] = [4789, 6081];
+/// VXLAN, also GPE, and Geneve, in which packets may be that carry DNS.
+const TUNNEL_PORTS: [u16; 3] = [4789, 4790, 6081];
 
 /// One instruction: `struct sock_filter`.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +49,12 @@ const ETHERTYPE: u32 = 0xffff_f000;
 /// The same for who it is for: `SKF_AD_OFF + SKF_AD_PKTTYPE`.
 const PACKET_TYPE: u32 = 0xffff_f004;
 
+/// And for what kind of interface it passes: `SKF_AD_OFF + SKF_AD_HATYPE`.
+const INTERFACE_TYPE: u32 = 0xffff_f01c;
+
+/// `ARPHRD_LOOPBACK`.
+const LOOPBACK: u32 = 772;
+
 /// `PACKET_OUTGOING`.
 const OUTGOING: u32 = 4;
 
@@ -55,20 +64,17 @@ const TAGGED: [u32; 5] = [0x8100, 0x88a8, 0x9100, 0x8847, 0x8848];
 
 const TCP: u32 = 6;
 const UDP: u32 = 17;
-/// IP in IP, IPv6 in IP, GRE.
-const TUNNELS: [u32; 3] = [4, 41, 47];
-/// Hop-by-hop options, routing, fragment, authentication, destination options, mobility.
-const EXTENSIONS: [u32; 6] = [0, 43, 44, 51, 60, 135];
+/// IP in IP, IPv6 in IP, GRE, and the authentication header, behind which anything may be.
+const TUNNELS: [u32; 4] = [4, 41, 47, 51];
+/// Hop-by-hop options, routing, fragment, destination options, mobility.
+const EXTENSIONS: [u32; 5] = [0, 43, 44, 60, 135];
 
-/// The program for at most [`PORTS_MAX`] ports. A loopback interface shows each packet twice; what goes out is left out
-/// there, so that it is neither read nor counted as dropped twice.
-pub(super) fn program(ports: &[u16], is_loopback: bool) -> Vec<Instruction> {
+/// The program for at most [`PORTS_MAX`] ports.
+pub(super) fn program(ports: &[u16]) -> Vec<Instruction> {
     let ports: Vec<u32> = ports.iter().chain(&TUNNEL_PORTS).map(|&port| port.into()).collect();
     let ipv4 = ipv4(&ports);
-    let mut program = Vec::new();
-    if is_loopback {
-        program.extend([load(LOAD_HALF, PACKET_TYPE), jump(JUMP_IF_EQUAL, OUTGOING, 0, 1), DROP]);
-    }
+    let mut program = vec![load(LOAD_HALF, INTERFACE_TYPE), jump(JUMP_IF_EQUAL, LOOPBACK, 0, 3)];
+    program.extend([load(LOAD_HALF, PACKET_TYPE), jump(JUMP_IF_EQUAL, OUTGOING, 0, 1), DROP]);
     program.push(load(LOAD_HALF, ETHERTYPE));
     program.extend(keep_if(&TAGGED));
     program.extend([jump(JUMP_IF_EQUAL, IPV4, 1, 0), jump(JUMP, ipv4.len() as u32, 0, 0)]);
@@ -83,8 +89,8 @@ fn ipv4(ports: &[u32]) -> Vec<Instruction> {
     let mut part = vec![load(LOAD_BYTE, 9)];
     part.extend(keep_if(&TUNNELS));
     part.extend(drop_unless_tcp_or_udp());
-    // A fragment but the first: its offset is not zero, and it has no ports.
-    part.extend([load(LOAD_HALF, 6), jump(JUMP_IF_BITS, 0x1fff, 0, 1), KEEP]);
+    // A fragment: its offset is not zero, or more follow. The first has ports; without it the others are of no use.
+    part.extend([load(LOAD_HALF, 6), jump(JUMP_IF_BITS, 0x3fff, 0, 1), KEEP]);
     part.push(load(LOAD_X_HEADER, 0));
     for port_at in [0, 2] {
         part.push(load(LOAD_HALF_FROM_X, port_at));
@@ -131,6 +137,11 @@ mod tests {
 
     /// What the kernel does with a program: whether the packet is kept.
     fn keeps(program: &[Instruction], ethertype: u16, packet: &[u8]) -> bool {
+        keeps_of(program, 1, ethertype, packet)
+    }
+
+    /// The same of a kind of interface.
+    fn keeps_of(program: &[Instruction], interface: u32, ethertype: u16, packet: &[u8]) -> bool {
         let half = |at: usize| Some(u32::from(u16::from_be_bytes(*packet.get(at..)?.first_chunk()?)));
         let (mut a, mut x, mut at) = (0, 0, 0);
         loop {
@@ -139,6 +150,7 @@ mod tests {
             at += 1;
             let loaded = match code {
                 LOAD_HALF if value == ETHERTYPE => Some(ethertype.into()),
+                LOAD_HALF if value == INTERFACE_TYPE => Some(interface),
                 // What is at hand goes out.
                 LOAD_HALF if value == PACKET_TYPE => Some(OUTGOING),
                 LOAD_HALF => half(place),
@@ -185,7 +197,7 @@ mod tests {
 
     #[test]
     fn packets_of_the_ports_pass_and_others_do_not() {
-        let program = program(&[53, 5353], false);
+        let program = program(&[53, 5353]);
         let v4 = |packet: Vec<u8>| keeps(&program, 0x0800, &packet);
         let v6 = |packet: Vec<u8>| keeps(&program, 0x86dd, &packet);
         for protocol in [6, 17] {
@@ -204,9 +216,11 @@ mod tests {
 
     #[test]
     fn what_only_the_reader_can_tell_passes() {
-        let program = program(&[53], false);
+        let program = program(&[53]);
         assert!(keeps(&program, 0x0800, &ipv4(17, 0x2001, 0, [9, 9])), "a later fragment");
-        assert!(!keeps(&program, 0x0800, &ipv4(17, 0x2000, 0, [9, 9])), "a first one has its ports");
+        assert!(keeps(&program, 0x0800, &ipv4(17, 0x2000, 0, [9, 9])), "a first one, without which it is of no use");
+        assert!(!keeps(&program, 0x0800, &ipv4(17, 0x4000, 0, [9, 9])), "one that must not be fragmented");
+        assert!(keeps(&program, 0x0800, &ipv4(51, 0, 0, [9, 9])), "an authentication header");
         for protocol in [4, 41, 47] {
             assert!(keeps(&program, 0x0800, &ipv4(protocol, 0, 0, [9, 9])), "a tunnel");
         }
@@ -217,15 +231,15 @@ mod tests {
 
     #[test]
     fn what_goes_out_is_left_out_on_loopback_only() {
-        for (is_loopback, expected) in [(false, true), (true, false)] {
-            assert_eq!(keeps(&program(&[53], is_loopback), 0x0800, &ipv4(17, 0, 0, [53, 9])), expected);
+        for (interface, expected) in [(1, true), (LOOPBACK, false)] {
+            assert_eq!(keeps_of(&program(&[53]), interface, 0x0800, &ipv4(17, 0, 0, [53, 9])), expected);
         }
     }
 
     #[test]
     fn the_longest_program_is_one_that_the_kernel_takes() {
         let ports: Vec<u16> = (0..PORTS_MAX as u16).collect();
-        let length = program(&ports, true).len();
+        let length = program(&ports).len();
         assert!(length <= 4_096, "{length}");
     }
 }

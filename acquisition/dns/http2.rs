@@ -27,13 +27,15 @@ const PADDED: u8 = 8;
 #[derive(Debug, Default)]
 pub(super) struct Bodies {
     open: BTreeMap<u32, Vec<u8>>,
+    open_bytes: usize,
     /// Nothing that follows can be told apart.
     is_lost: bool,
 }
 
 impl Bodies {
-    /// Takes whole frames off the front of `bytes`, and hands out the DNS messages that end in them.
-    pub(super) fn take(&mut self, bytes: &mut Vec<u8>, sink: &mut dyn FnMut(&[u8])) {
+    /// Reads whole frames from the front of `bytes`, and hands out the DNS messages that end in them; answers how many
+    /// bytes are done.
+    pub(super) fn take(&mut self, bytes: &[u8], sink: &mut dyn FnMut(&[u8])) -> usize {
         let mut at = if bytes.starts_with(PREFACE) { PREFACE.len() } else { 0 };
         while let Some((head, rest)) = bytes.get(at..).and_then(|rest| rest.split_first_chunk::<9>()) {
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
@@ -41,21 +43,26 @@ impl Bodies {
                 self.lose();
             }
             if self.is_lost {
-                at = bytes.len();
-                break;
+                return bytes.len();
             }
             let Some(payload) = rest.get(..length) else { break };
             let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
             self.frame(head[3], head[4], stream, payload, sink);
             at += head.len() + length;
         }
-        bytes.drain(..at);
+        at
+    }
+
+    /// What the bodies that are not whole take.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.open_bytes
     }
 
     /// Gives up, since frames have no mark to find them by.
     pub(super) fn lose(&mut self) {
         self.is_lost = true;
         self.open.clear();
+        self.open_bytes = 0;
     }
 
     fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8], sink: &mut dyn FnMut(&[u8])) {
@@ -66,22 +73,31 @@ impl Bodies {
                 if has_room {
                     let open = self.open.entry(stream).or_default();
                     // One byte more than a message may have shows that it is none.
-                    open.extend(body.iter().take(BODY_BYTES_MAX + 1 - open.len()));
+                    let room = BODY_BYTES_MAX + 1 - open.len();
+                    let taken = body.get(..room).unwrap_or(body);
+                    open.extend_from_slice(taken);
+                    self.open_bytes += taken.len();
                 }
             }
             HEADERS => {}
             RESET => {
-                self.open.remove(&stream);
+                self.close(stream);
                 return;
             }
             _ => return,
         }
         if flags & END_STREAM != 0
-            && let Some(body) = self.open.remove(&stream)
+            && let Some(body) = self.close(stream)
             && is_whole_message(&body)
         {
             sink(&body);
         }
+    }
+
+    fn close(&mut self, stream: u32) -> Option<Vec<u8>> {
+        let body = self.open.remove(&stream)?;
+        self.open_bytes -= body.len();
+        Some(body)
     }
 }
 
@@ -108,11 +124,13 @@ mod tests {
         let (mut bodies, mut bytes, mut count) = (Bodies::default(), stream[..PREFACE.len()].to_vec(), 0);
         for &byte in &stream[PREFACE.len()..] {
             bytes.push(byte);
-            bodies.take(&mut bytes, &mut |message| {
+            let done = bodies.take(&bytes, &mut |message| {
                 assert_eq!(message, MESSAGE);
                 count += 1;
             });
+            bytes.drain(..done);
         }
+        assert_eq!(bodies.held_bytes(), 0);
         count
     }
 

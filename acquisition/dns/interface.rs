@@ -6,12 +6,16 @@
 //! | only the ports of `dns.ports`, whatever `dns.on_any_port` says for files | the kernel's filter: [`super::filter`] |
 //! | time | the kernel's, of each packet, in nanoseconds |
 //! | loopback, where each packet passes twice | the filter leaves out what goes out |
-//! | packets for others | seen where the interface is promiscuous: `ip link set dev eth1 promisc on`. That is left to the administrator: the socket option for it has no safe form in Rust, and the interface's flag would need `CAP_NET_ADMIN` |
+//! | packets for others, as a mirror port sends them | seen where the interface is promiscuous: `ip link set dev eth1 promisc on`. That is left to the administrator: the socket option for it has no safe form in Rust, and the interface's flag would need `CAP_NET_ADMIN` |
+//! | `any` | all interfaces; a packet that passes several of them (a bridge and its port) is seen on each |
+//! | the interface is away | it is looked for again every five seconds |
 //! | VLAN tags | the kernel takes off the outer one before |
 //! | segments that the kernel or card has joined, checksums not yet filled in | read as they are; checksums are not checked |
 //!
 //! Named losses, each a packet or more that may have held a message: `kernel` (its buffer was full: the kernel's own
-//! count, `SO_RXQ_OVFL`), `packet_broken`, `packet_cut` (above 64 KiB), `fragments`, `stream_holes`.
+//! count, `SO_RXQ_OVFL`), `packet_broken`, `packet_cut` (above 64 KiB), `fragments`, `stream_holes`, `stream_pieces` (runs
+//! of bytes of TCP streams of which no message could be made). The kernel tells its count with the next packet that it
+//! keeps, so at the end of the program what it dropped after the last one stays untold.
 //! A sender cannot be made to wait, so with `block` and `spill` a full queue fills the kernel's buffer and then counts
 //! as `kernel`.
 //!
@@ -20,9 +24,10 @@
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use contract::{Error, RawRecord, Result};
+use contract::{Error, RawRecord, Remedy, Result};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvmsg,
@@ -54,8 +59,11 @@ const READ_WAIT_MS: i64 = 100;
 const LINK_COOKED: u16 = 113;
 const COOKED_BYTES: usize = 16;
 
-/// `ARPHRD_LOOPBACK`.
-const LOOPBACK: u16 = 772;
+/// The name of all interfaces.
+const ANY: &str = "any";
+
+/// How long an interface that is away is left alone; meanwhile nothing is captured.
+const AWAY_WAIT: Duration = Duration::from_secs(5);
 
 /// One of `dns.interfaces`, checked.
 #[derive(Clone)]
@@ -76,7 +84,7 @@ impl Tap for Interface {
         let (name, intake) = (self.name.clone(), intake.clone());
         let reader = Reader {
             socket,
-            index: address.ifindex(),
+            index: address.map(|address| address.ifindex()),
             packets: Packets::new(&self.ports, false),
             records: Vec::new(),
             lost: PacketCounts::default(),
@@ -85,18 +93,16 @@ impl Tap for Interface {
         };
         let runtime = tokio::runtime::Handle::current();
         let mut tasks = JoinSet::new();
-        tasks.spawn_blocking(move || {
-            reader.run(&runtime, &stop).map_err(|error| Error::retry(format!("capture from `{name}`")).because(error))
-        });
+        tasks.spawn_blocking(move || reader.run(&runtime, &stop).map_err(|error| away(&name, error)));
         Ok(tasks)
     }
 }
 
 impl Interface {
-    /// A socket that the kernel fills, and the interface's address.
-    fn socket(&self) -> Result<(OwnedFd, LinkAddr)> {
-        let failed = |error: io::Error| Error::retry(format!("capture from `{}`", self.name)).because(error);
-        let address = self.address().map_err(failed)?;
+    /// A socket that the kernel fills, and the interface's address; none of all interfaces.
+    fn socket(&self) -> Result<(OwnedFd, Option<LinkAddr>)> {
+        let failed = |error: io::Error| away(&self.name, error);
+        let address = if self.name == ANY { None } else { Some(self.address().map_err(failed)?) };
         let protocol = SockProtocol::EthAll;
         let opened = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, protocol);
         let socket = opened.map_err(|error| match error {
@@ -107,9 +113,8 @@ impl Interface {
             error => failed(error.into()),
         })?;
         let set = || -> io::Result<()> {
-            let is_loopback = address.hatype() == LOOPBACK;
             let instruction = |of: filter::Instruction| SockFilter::new(of.code, of.yes, of.no, of.value);
-            let program: Vec<_> = filter::program(&self.ports, is_loopback).into_iter().map(instruction).collect();
+            let program: Vec<_> = filter::program(&self.ports).into_iter().map(instruction).collect();
             SockRef::from(&socket).attach_filter(&program)?;
             setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
             setsockopt(&socket, sockopt::RxqOvfl, &1)?;
@@ -117,7 +122,9 @@ impl Interface {
             // Beyond the system's limit where that is allowed, else up to it.
             setsockopt(&socket, sockopt::RcvBufForce, &self.buffer_bytes)
                 .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &self.buffer_bytes))?;
-            bind(socket.as_raw_fd(), &address)?;
+            if let Some(address) = &address {
+                bind(socket.as_raw_fd(), address)?;
+            }
             Ok(())
         };
         set().map_err(failed)?;
@@ -139,10 +146,15 @@ impl Interface {
     }
 }
 
+fn away(name: &str, error: io::Error) -> Error {
+    Error::new(Remedy::RetryAfter(AWAY_WAIT), format!("capture from `{name}`")).because(error)
+}
+
 /// Reads on a thread of its own.
 struct Reader {
     socket: OwnedFd,
-    index: usize,
+    /// Of the one interface; none where all are captured.
+    index: Option<usize>,
     packets: Packets,
     /// Not queued yet.
     records: Vec<RawRecord>,
@@ -183,7 +195,8 @@ impl Reader {
                 Err(Errno::EAGAIN) => {}
                 Err(error) => break Err(error.into()),
             }
-            self.push(runtime);
+            self.pass_time();
+            self.push(runtime, stop);
             let is_stopped = *stop.borrow() || stop.has_changed().is_err();
             match last_read_until {
                 None if is_stopped => last_read_until = Some(Instant::now() + LAST_READ_WAIT),
@@ -194,7 +207,7 @@ impl Reader {
         let (intake, records) = (self.intake.clone(), &mut self.records);
         let fetched_at = intake.clock.now();
         self.packets.end(&mut |seen| records.push(intake.recorder().captured(seen, intake.next_id(), fetched_at)));
-        self.push(runtime);
+        self.push(runtime, stop);
         // Now nothing becomes whole any more.
         let lost = self.packets.counts();
         self.note_lost(lost);
@@ -218,7 +231,7 @@ impl Reader {
             }
         }
         // Until it was bound, the socket was given the packets of all interfaces.
-        let is_ours = |address: &LinkAddr| address.ifindex() == self.index;
+        let is_ours = |address: &LinkAddr| self.index.is_none_or(|index| address.ifindex() == index);
         Ok(Read {
             bytes: message.bytes,
             is_cut: message.flags.contains(MsgFlags::MSG_TRUNC),
@@ -260,14 +273,37 @@ impl Reader {
             ("packet_broken", lost.broken, before.broken),
             ("fragments", lost.fragments, before.fragments),
             ("stream_holes", lost.holes, before.holes),
+            ("stream_pieces", lost.stream_pieces, before.stream_pieces),
         ] {
             self.intake.queue.lose(reason, count.saturating_sub(before), now);
         }
     }
 
-    fn push(&mut self, runtime: &tokio::runtime::Handle) {
-        if !self.records.is_empty() {
-            runtime.block_on(self.intake.queue.push(std::mem::take(&mut self.records)));
+    /// On a quiet interface too, holes and fragments are not waited for without end.
+    fn pass_time(&mut self) {
+        let (intake, records) = (&self.intake, &mut self.records);
+        let now = intake.clock.now();
+        if let Some(moment) = Moment::of(now) {
+            self.packets
+                .pass_time(moment, &mut |seen| records.push(intake.recorder().captured(seen, intake.next_id(), now)));
+            let lost = self.packets.lost();
+            self.note_lost(lost);
         }
+    }
+
+    /// Waits for room in the queue, unless the collector that makes it is gone.
+    fn push(&mut self, runtime: &tokio::runtime::Handle, stop: &watch::Receiver<bool>) {
+        if self.records.is_empty() {
+            return;
+        }
+        let mut stop = stop.clone();
+        let is_abandoned = async move { while stop.changed().await.is_ok() {} };
+        let pushed = self.intake.queue.push(std::mem::take(&mut self.records));
+        runtime.block_on(async {
+            tokio::select! {
+                () = pushed => {}
+                () = is_abandoned => {}
+            }
+        });
     }
 }

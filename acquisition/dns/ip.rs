@@ -8,6 +8,9 @@ use super::packets::Passed;
 /// Extension headers of one packet: each kind comes once but one.
 const EXTENSIONS_MAX: usize = 12;
 
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+
 /// A packet after its headers.
 #[derive(Debug)]
 pub(super) struct IpPacket<'a> {
@@ -16,6 +19,8 @@ pub(super) struct IpPacket<'a> {
     /// Of the payload: <https://www.iana.org/assignments/protocol-numbers>.
     pub(super) protocol: u8,
     pub(super) payload: Payload<'a>,
+    /// Bytes of the payload that were sent and not captured.
+    pub(super) missing: usize,
 }
 
 /// What a packet carries.
@@ -67,9 +72,9 @@ impl<'a> IpPacket<'a> {
         let has_more = flags & 1 != 0;
         let protocol = head[9];
         let key = FragmentKey { source, destination, protocol, id: number(4).into() };
-        let is_cut = usize::from(number(2)) > bytes.len();
-        let payload = Payload::of(Fragment { key, offset, is_last: !has_more, bytes: payload }, is_cut)?;
-        Ok(Self { source, destination, protocol, payload })
+        let missing = usize::from(number(2)).saturating_sub(bytes.len());
+        let payload = Payload::of(Fragment { key, offset, is_last: !has_more, bytes: payload }, missing > 0)?;
+        Ok(Self { source, destination, protocol, payload, missing })
     }
 
     fn read_v6(bytes: &'a [u8]) -> Result<Self, Passed> {
@@ -80,31 +85,39 @@ impl<'a> IpPacket<'a> {
         let (source, destination) = (address(&head[8..24])?, address(&head[24..40])?);
         // Zero is a jumbogram's, or a card's as above.
         let length = usize::from(u16::from_be_bytes([head[4], head[5]]));
-        let is_cut = length > rest.len();
-        let mut payload = if length == 0 { rest } else { rest.get(..length).unwrap_or(rest) };
-        let mut protocol = head[6];
-        for _ in 0..EXTENSIONS_MAX {
-            let units = match protocol {
-                // Hop-by-hop, routing, destination, mobility, host identity, shim: in units of eight bytes.
-                0 | 43 | 60 | 135 | 139 | 140 => 8,
-                // Authentication: in units of four, two less.
-                51 => 4,
-                44 => return Self::fragment(source, destination, payload, is_cut),
-                _ => return Ok(Self { source, destination, protocol, payload: Payload::Whole(payload) }),
-            };
-            let (&[next, length], _) = payload.split_first_chunk().ok_or(Passed::Broken)?;
-            payload = payload.get(8 + usize::from(length) * units..).ok_or(Passed::Broken)?;
-            protocol = next;
+        let missing = length.saturating_sub(rest.len());
+        let payload = if length == 0 { rest } else { rest.get(..length).unwrap_or(rest) };
+        let (protocol, payload) = upper_layer(head[6], payload, true)?;
+        if protocol == FRAGMENT {
+            return Self::fragment(source, destination, payload, missing);
         }
-        Err(Passed::Broken)
+        Ok(Self { source, destination, protocol, payload: Payload::Whole(payload), missing })
     }
 
-    fn fragment(source: IpAddr, destination: IpAddr, payload: &'a [u8], is_cut: bool) -> Result<Self, Passed> {
+    fn fragment(source: IpAddr, destination: IpAddr, payload: &'a [u8], missing: usize) -> Result<Self, Passed> {
         let (&[protocol, _, high, low, a, b, c, d], bytes) = payload.split_first_chunk().ok_or(Passed::Broken)?;
         let position = u16::from_be_bytes([high, low]);
         let (offset, has_more) = (usize::from(position & !7), position & 1 != 0);
         let key = FragmentKey { source, destination, protocol, id: u32::from_be_bytes([a, b, c, d]) };
-        let payload = Payload::of(Fragment { key, offset, is_last: !has_more, bytes }, is_cut)?;
-        Ok(Self { source, destination, protocol, payload })
+        let payload = Payload::of(Fragment { key, offset, is_last: !has_more, bytes }, missing > 0)?;
+        Ok(Self { source, destination, protocol, payload, missing })
     }
+}
+
+/// The first protocol that is no extension header, and its bytes. IPv4 has one of them, the authentication header; they
+/// stand also in what fragments are put together to.
+pub(super) fn upper_layer(mut protocol: u8, mut bytes: &[u8], is_ipv6: bool) -> Result<(u8, &[u8]), Passed> {
+    for _ in 0..EXTENSIONS_MAX {
+        let units = match protocol {
+            // In units of four bytes, two less: RFC 4302, section 2.2.
+            AUTHENTICATION => 4,
+            // Hop-by-hop, routing, destination, mobility, host identity, shim: in units of eight.
+            0 | 43 | 60 | 135 | 139 | 140 if is_ipv6 => 8,
+            _ => return Ok((protocol, bytes)),
+        };
+        let (&[next, length], _) = bytes.split_first_chunk().ok_or(Passed::Broken)?;
+        bytes = bytes.get(8 + usize::from(length) * units..).ok_or(Passed::Broken)?;
+        protocol = next;
+    }
+    Err(Passed::Broken)
 }

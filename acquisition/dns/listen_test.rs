@@ -254,6 +254,31 @@ async fn the_end_harvests_what_is_queued_and_what_the_kernel_holds() {
 }
 
 #[tokio::test]
+async fn the_end_accounts_for_all_that_was_sent_whatever_the_overload_policy() {
+    use super::queue::Overload;
+    for overload in [Overload::Block, Overload::Spill, Overload::Sample, Overload::Drop] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dnstap.sock");
+        let settings = Settings { overload, queue_records_max: 200, ..Settings::default() };
+        let mut subject = Subject::unix(&path, settings).await;
+        let mut connection = UnixStream::connect(&path).await.unwrap();
+        let sent = [&control_frame(ControlType::Start)[..], &frames(0..2_000), &frames(0..1)[..9]].concat();
+        let sender = tokio::spawn(async move {
+            connection.write_all(&sent).await.unwrap();
+            connection
+        });
+        while let Some(harvest) = subject.collector.drain(&subject.cursor).await.unwrap() {
+            subject.cursor = harvest.cursor.clone();
+            subject.harvests.push(harvest);
+        }
+        drop(sender.await.unwrap());
+        let missed: u64 = subject.missed().iter().map(|&(_, count)| count).sum();
+        assert_eq!(subject.numbers().len() as u64 + missed, 2_001, "{overload:?}: {:?}", subject.missed());
+        assert!(subject.missed().contains(&("cut".to_owned(), 1)));
+    }
+}
+
+#[tokio::test]
 async fn overload_is_counted_so_that_in_is_out_and_named_losses() {
     use super::queue::Overload;
     for overload in [Overload::Block, Overload::Spill, Overload::Sample, Overload::Drop] {

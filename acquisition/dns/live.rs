@@ -66,7 +66,11 @@ impl Intake {
         let fetched_at = self.clock.now();
         let records = {
             let mut recorder = self.recorder();
-            frames.drain(..).map(|frame| recorder.tapped(frame, self.next_id(), fetched_at)).collect()
+            let mut records = Vec::with_capacity(frames.len());
+            for frame in frames.drain(..) {
+                recorder.tapped(frame, fetched_at, &mut || self.next_id(), &mut records);
+            }
+            records
         };
         self.queue.push(records).await;
     }

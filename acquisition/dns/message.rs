@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::edns::{ClientSubnet, Edns, EdnsOption, OPT};
+use super::edns::{Edns, OPT};
 use super::name::{Form, Malformed, skip_name, write_name};
 use super::rdata::write_data;
 use super::types::{push_class, push_type};
@@ -10,9 +10,10 @@ use super::types::{push_class, push_type};
 /// Bytes of the header; a message with less says nothing.
 pub(super) const HEADER_BYTES: usize = 12;
 
-/// Bytes of all names and data of one message, written out. Whole messages seen stay below 200 KB; pointers let a
-/// hostile one grow to 100 times its size.
-const TEXT_BYTES_MAX: usize = 1 << 20;
+/// Bytes of all names and data of a message, written out: so many, and so many for each of its bytes. Whole messages seen
+/// stay below a quarter of it; pointers let a hostile one grow to 100 times its size, and a batch has many messages.
+const TEXT_BYTES_MAX: usize = 16 << 10;
+const TEXT_BYTES_PER_BYTE_MAX: usize = 8;
 
 /// The bit that must be zero.
 const Z_FLAG: u32 = 9;
@@ -148,6 +149,7 @@ struct Reader<'a> {
     at: usize,
     is_mdns: bool,
     texts: Vec<u8>,
+    text_bytes_max: usize,
     read: Message<'a>,
 }
 
@@ -157,7 +159,8 @@ struct Ended;
 impl<'a> Reader<'a> {
     fn new(message: &'a [u8], is_mdns: bool) -> Self {
         let texts = Vec::with_capacity(message.len() * 3);
-        Self { message, at: HEADER_BYTES, is_mdns, texts, read: Message::default() }
+        let text_bytes_max = TEXT_BYTES_MAX + message.len() * TEXT_BYTES_PER_BYTE_MAX;
+        Self { message, at: HEADER_BYTES, is_mdns, texts, text_bytes_max, read: Message::default() }
     }
 
     fn fill(&mut self, header: Header) -> Result<(), Ended> {
@@ -195,9 +198,16 @@ impl<'a> Reader<'a> {
     fn question(&mut self) -> Result<Question, Malformed> {
         let start = self.at;
         let name_raw = self.name(Form::Exact)?;
-        self.at = start;
-        let name = self.name(Form::Lower)?;
+        let exact = self.texts.get(name_raw.clone()).unwrap_or_default();
+        let is_plain = exact.iter().all(|&byte| byte.is_ascii() && byte != b'\\' && !byte.is_ascii_uppercase());
+        let name = if is_plain {
+            name_raw.clone()
+        } else {
+            self.at = start;
+            self.name(Form::Lower)?
+        };
         let rest = self.take(4)?;
+        self.check_size()?;
         let (number, class) = (u16::from_be_bytes([rest[0], rest[1]]), u16::from_be_bytes([rest[2], rest[3]]));
         Ok(Question {
             name_raw,
@@ -211,6 +221,7 @@ impl<'a> Reader<'a> {
 
     fn record(&mut self, section: Section, number: u16) -> Result<(), Malformed> {
         let name = self.name(Form::Lower)?;
+        self.check_size()?;
         let head = self.take(10)?;
         let pair = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
         let (record_type, class) = (pair(0), pair(2));
@@ -227,9 +238,15 @@ impl<'a> Reader<'a> {
         if let Err(malformed) = write_data(record_type, self.message, data_start..self.at, &mut self.texts) {
             self.note(malformed, section.singular(), number);
         }
+        self.check_size()?;
         let data = start..self.texts.len();
         self.read.records.push(Record { section, name, type_name, class_name, ttl, data });
-        match self.texts.len() > TEXT_BYTES_MAX {
+        Ok(())
+    }
+
+    /// What was written last is left out where it is too much; it is one name or the data of one record.
+    fn check_size(&self) -> Result<(), Malformed> {
+        match self.texts.len() > self.text_bytes_max {
             true => Err(Malformed::TooLarge),
             false => Ok(()),
         }
@@ -283,31 +300,6 @@ fn is_whole_body(bytes: &[u8], sections: [u16; 3]) -> Result<bool, Malformed> {
     Ok(is_known_class && at == bytes.len())
 }
 
-/// The client subnet of a message's first OPT record, found without writing anything out.
-pub(super) fn client_subnet(message: &[u8]) -> Option<ClientSubnet<'_>> {
-    let header = Header::read(message)?;
-    let [questions, sections @ ..] = header.counts;
-    let mut at = HEADER_BYTES;
-    for _ in 0..questions {
-        at = skip_name(message, at).ok()? + 4;
-    }
-    for _ in 0..sections.iter().map(|&count| u32::from(count)).sum() {
-        at = skip_name(message, at).ok()?;
-        let head = message.get(at..)?.first_chunk::<10>()?;
-        let length = usize::from(u16::from_be_bytes([head[8], head[9]]));
-        let data = message.get(at + 10..at + 10 + length)?;
-        if u16::from_be_bytes([head[0], head[1]]) == OPT {
-            let options = Edns::new(0, 0, data).options();
-            return options.filter_map(Result::ok).find_map(|(_, option)| match option {
-                EdnsOption::ClientSubnet(subnet) => Some(subnet),
-                _ => None,
-            });
-        }
-        at += 10 + length;
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,28 +341,45 @@ mod tests {
         assert_eq!(misfit.malformed.as_deref(), Some("answer 1: the data does not fit the type"));
     }
 
-    #[test]
-    fn a_message_that_unfolds_without_end_is_cut_off() {
-        // Names of 250 bytes, each a pointer of two.
+    /// A name of 255 bytes, each of which is written as four.
+    fn long_name() -> Vec<u8> {
         let label = [&[63][..], &[7; 63]].concat();
-        let name = [&label[..], &label, &label, &[0]].concat();
-        let mut hostile = vec![0, 1, 0, 0, 0, 1, 0x13, 0x88, 0, 0, 0, 0];
-        hostile.extend(&name);
+        [&label[..], &label, &label, &[61], &[7; 61], &[0]].concat()
+    }
+
+    fn hostile(counts: [u16; 4], rest: &[u8], times: usize) -> Vec<u8> {
+        let mut hostile = vec![0, 1, 0x80, 0];
+        hostile.extend(counts.iter().flat_map(|count| count.to_be_bytes()));
+        hostile.extend(long_name());
         hostile.extend(b"\0\x01\0\x01");
-        for _ in 0..5_000 {
-            hostile.extend(b"\xc0\x0c\0\x02\0\x01\0\0\0\0\0\x02\xc0\x0c");
-        }
-        let read = read(&hostile);
-        assert!(read.texts.len() < TEXT_BYTES_MAX + 4_096);
-        assert!(read.malformed.unwrap().ends_with("too large when written out"));
+        hostile.extend(rest.repeat(times));
+        hostile
     }
 
     #[test]
-    fn the_client_subnet_is_found_in_place() {
-        let whole = message([1, 1, 0, 1], &[ADDRESS, SUBNET].concat());
-        assert_eq!(client_subnet(&whole).unwrap().address, [192, 0, 2]);
-        assert_eq!(client_subnet(&whole[..whole.len() - 1]), None);
-        assert_eq!(client_subnet(&message([1, 0, 0, 0], &[])), None);
+    fn a_message_that_unfolds_without_end_is_cut_off() {
+        let names = b"\xc0\x0c\0\x02\0\x01\0\0\0\0\0\x02\xc0\x0c";
+        let records = hostile([1, 4_000, 0, 0], names, 4_000);
+        let questions = hostile([10_001, 0, 0, 0], b"\xc0\x0c\0\x01\0\x01", 10_000);
+        let bits: Vec<u8> = (0..=255).flat_map(|_| [&[0xf0, 255][..], &[0xff; 255]].concat()).take(60_000).collect();
+        let head = |kind: u8, length: usize| {
+            [&[0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 0][..], &(length as u16).to_be_bytes()].concat()
+        };
+        let types = hostile([1, 1, 0, 0], &[head(47, 60_001), vec![0], bits].concat(), 1);
+        let host = [head(55, 60_004), vec![0, 2, 0, 0], b"\xc0\x0c".repeat(30_000)].concat();
+        let host = hostile([1, 1, 0, 0], &host, 1);
+        for (message, malformed) in [
+            (records, "the names and data are too large when written out"),
+            (questions, "the names and data are too large when written out"),
+            (types, "the data does not fit the type"),
+            (host, "the data does not fit the type"),
+        ] {
+            let read = read(&message);
+            let most = TEXT_BYTES_MAX + message.len() * TEXT_BYTES_PER_BYTE_MAX;
+            assert!(read.texts.len() < most + 2_048, "{} of {most}", read.texts.len());
+            assert!(read.texts.capacity() < 4 * most, "{}", read.texts.capacity());
+            assert!(read.malformed.as_ref().unwrap().ends_with(malformed), "{:?}", read.malformed);
+        }
     }
 
     #[test]

@@ -23,29 +23,22 @@
 //! read bronze and the log. What a server tapped is kept byte for byte; what was captured is written as `TOOL_QUERY` or
 //! `TOOL_RESPONSE`, the types for who stands beside client and server. A response whose query was seen says the query's
 //! time too: the collector pairs them by addresses, ports, transport, id and question, and writes the time into the
-//! record, so that a row is made of one record alone. Hidden addresses are hidden here already, in EDNS client subnets
-//! too.
+//! record, so that a row is made of one record alone. A tapped message that holds both a query and its response is two
+//! records. Hidden addresses are hidden here already: what a server tapped is written anew then, with what rows are made of
+//! and nothing else; see `hide.rs` for what is hidden in the DNS message.
+//!
+//! # The public suffix list
+//!
+//! `registrable_domain` and `public_suffix` follow the list of the time when a row is made: `dns.public_suffix_list` is
+//! looked at again every minute, whatever makes rows then. All else in a row follows from its record alone. A row that is
+//! made again from bronze (`reprocess`, `verify --repair`) has the list of that time; both stores are given the same row.
 //!
 //! # Damaged messages
 //!
 //! A message whose header is whole is a row, with what could be read before the damage, and `malformed` says where and
 //! what it is. Without twelve bytes of header it is a dead letter.
 //!
-//! # Beside tshark
-//!
-//! Over 325 captures with 34,260 messages, id, QR, name, type and RCODE are what tshark 4.0 says for 99.54 %. The others:
-//!
-//! | case | tshark | here |
-//! | --- | --- | --- |
-//! | a packet that an ICMP error quotes | a message | none: it was counted when it was sent |
-//! | IEEE 802.11 | read | counted as a link layer that is not read |
-//! | a name with a pointer forward, a label of an unknown type, more than 255 bytes | text such as `<name too long>` | no name; `malformed` |
-//! | a dot or a backslash in a label | bare | after a backslash |
-//! | bytes in a name that are not UTF-8 | U+FFFD, which at times swallows the next byte | U+FFFD for each that is none |
-//! | a time of more than a day after the fetch | a message | a dead letter |
-//! | less than twelve bytes | a message without fields | a dead letter |
-//! | segments out of order, or behind a hole | read as they come | put together first; a hole passed over |
-//! | RCODE of a response with EDNS | the header's four bits | all twelve bits; `rcode_number & 15` is the header's |
+//! How to set servers and interfaces up, and where rows differ from what tshark says: `docs/dns-capture.md`.
 //!
 //! From raw to row:
 //!
@@ -95,6 +88,7 @@ mod filter;
 mod fragments;
 mod frame;
 mod frame_streams;
+mod hide;
 mod http2;
 #[cfg(target_os = "linux")]
 mod interface;
@@ -109,6 +103,7 @@ mod name;
 mod packets;
 mod pairs;
 mod processor;
+mod protobuf;
 mod queue;
 mod rdata;
 mod rdata_special;
@@ -120,7 +115,10 @@ mod renames;
 mod sample;
 mod schema;
 mod settings;
+mod stream;
 mod streams;
+#[cfg(test)]
+mod streams_test;
 mod suffix;
 mod taps;
 mod tls;
@@ -132,7 +130,7 @@ mod watch_test;
 pub use processor::DnsProcessor;
 pub use queue::Overload;
 pub use schema::SCHEMA;
-pub use settings::{AddressForm, Settings};
+pub use settings::{AddressForm, AfterRead, Settings};
 
 use contract::Result;
 
@@ -147,8 +145,15 @@ pub(crate) const SOURCE: Source = Source {
     sample: sample::sample,
 };
 
+/// Takes what the processor cannot be given with a record: the public suffix list.
+///
+/// # Errors
+/// `Change` when it cannot be read.
+pub(crate) fn prepare(settings: &Settings) -> Result<()> {
+    suffix::take_file(&settings.public_suffix_list)
+}
+
 fn collectors(settings: &crate::Settings, context: &Context) -> Result<Collectors> {
-    suffix::replace(&settings.dns.public_suffix_list)?;
     recorder::Recorder::new(&settings.dns)?;
     Ok(Collectors { polled: taps::collectors(&settings.dns, context)?, ..Collectors::default() })
 }

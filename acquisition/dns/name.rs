@@ -8,6 +8,9 @@
 /// Bytes of a name on the wire: RFC 1035, section 3.1.
 const NAME_BYTES_MAX: usize = 255;
 
+/// Pointers of one name: as many as the labels that fit into it.
+const POINTERS_MAX: usize = 128;
+
 /// How a name is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
@@ -26,6 +29,8 @@ pub(super) enum Malformed {
     LongName,
     /// A compression pointer that does not point to before the name it ends; so there are no loops.
     ForwardPointer,
+    /// More than [`POINTERS_MAX`] compression pointers in a name.
+    ManyPointers,
     /// A label that is neither text nor a pointer: RFC 6891, section 5 took the others back.
     LabelType,
     /// Data that is not what the type of its record asks for.
@@ -43,6 +48,7 @@ impl Malformed {
             Self::Cut => "the message ends early",
             Self::LongName => "a name has more than 255 bytes",
             Self::ForwardPointer => "a name points forward or to itself",
+            Self::ManyPointers => "a name has more than 128 pointers",
             Self::LabelType => "a label is neither text nor a pointer",
             Self::Data => "the data does not fit the type",
             Self::Option => "an EDNS option does not fit its type",
@@ -55,7 +61,7 @@ impl Malformed {
 /// part of it.
 pub(super) fn write_name(message: &[u8], start: usize, form: Form, out: &mut Vec<u8>) -> Result<usize, Malformed> {
     let (mut at, mut end, mut segment) = (start, None, start);
-    let (mut length, first) = (0, out.len());
+    let (mut length, mut pointers, first) = (0, 0, out.len());
     loop {
         let head = *message.get(at).ok_or(Malformed::Cut)?;
         match head {
@@ -86,6 +92,10 @@ pub(super) fn write_name(message: &[u8], start: usize, form: Form, out: &mut Vec
                 if target >= segment {
                     return Err(Malformed::ForwardPointer);
                 }
+                pointers += 1;
+                if pointers > POINTERS_MAX {
+                    return Err(Malformed::ManyPointers);
+                }
                 end.get_or_insert(at + 2);
                 (at, segment) = (target, target);
             }
@@ -105,6 +115,15 @@ pub(super) fn skip_name(message: &[u8], start: usize) -> Result<usize, Malformed
             64.. => return Err(Malformed::LabelType),
         }
     }
+}
+
+/// Whether the name at `start` is compressed.
+pub(super) fn is_compressed(message: &[u8], start: usize) -> bool {
+    let mut at = start;
+    while let Some(&length @ 1..=63) = message.get(at) {
+        at += 1 + usize::from(length);
+    }
+    message.get(at).is_some_and(|&head| head >= 0xc0)
 }
 
 fn write_label(label: &[u8], form: Form, out: &mut Vec<u8>) {
@@ -219,6 +238,10 @@ mod tests {
         assert_eq!(name(b"\x01a\xc0\x00", 0), Err(Malformed::ForwardPointer), "a loop");
         assert_eq!(name(b"\xc0\x02\x00", 0), Err(Malformed::ForwardPointer));
         assert_eq!(name(b"\x41a\x00", 0), Err(Malformed::LabelType));
+        let pointer = |at: u16| (0xc000 | (2 * at).saturating_sub(1)).to_be_bytes();
+        let chain = |count| [vec![0], (0..count).flat_map(pointer).collect()].concat();
+        assert!(name(&chain(128), 255).is_ok());
+        assert_eq!(name(&chain(129), 257), Err(Malformed::ManyPointers));
         assert_eq!(name(&[&[63; 64][..], &[63; 64], &[63; 64], &[63; 64], &[0]].concat(), 0), Err(Malformed::LongName));
         let longest = [&[63; 64][..], &[63; 64], &[63; 64], &[61; 62], &[0]].concat();
         assert_eq!(longest.len(), NAME_BYTES_MAX);

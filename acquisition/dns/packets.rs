@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | link | Ethernet (also LLC/SNAP), raw IP, Linux cooked (SLL, SLL2), null and loop, PPP |
 //! | between | VLAN, QinQ, MPLS, PPPoE |
-//! | IP | 4 with options, 6 with extension headers; fragments are put together |
-//! | tunnels | IP in IP, GRE, VXLAN, Geneve, [`TUNNELS_MAX`] within each other |
+//! | IP | 4 with options, 6 with extension headers, the authentication header in both; fragments are put together |
+//! | tunnels | IP in IP, GRE, ERSPAN, VXLAN (also GPE), Geneve, [`TUNNELS_MAX`] within each other |
 //! | transport | UDP; TCP, see [`super::streams`]; HTTP/2 in the clear, see [`super::http2`] |
 //!
 //! What a packet in an ICMP error quotes is no message of its own and is passed over.
@@ -17,10 +17,11 @@ use super::capture::Packet;
 use super::dnstap::{Moment, SocketProtocol};
 use super::fragments::Fragments;
 use super::http2::PREFACE;
-use super::ip::{IpPacket, Payload};
+use super::ip::{IpPacket, Payload, upper_layer};
 use super::link::{Inner, link_payload, payload_of};
 use super::message::is_whole_message;
 use super::recorder::Sighting;
+use super::stream::StreamLosses;
 use super::streams::{Direction, Segment, Streams};
 
 /// Tunnels within each other.
@@ -36,7 +37,12 @@ const IPV6_IN_IP: u8 = 41;
 const NETBIOS_NAME_PORT: u16 = 137;
 
 const VXLAN_PORT: u16 = 4789;
+const VXLAN_GPE_PORT: u16 = 4790;
 const GENEVE_PORT: u16 = 6081;
+
+/// Link types, as captures number them.
+const ETHERNET: u16 = 1;
+const RAW_IP: u16 = 101;
 
 /// Packets of which no message was made, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +57,9 @@ pub(super) struct PacketCounts {
     pub(super) fragments: u64,
     /// Holes in TCP streams.
     pub(super) holes: u64,
-    /// Bytes of TCP streams of which no message could be made.
+    /// Runs of bytes of TCP streams of which no message could be made.
+    pub(super) stream_pieces: u64,
+    /// Those bytes.
     pub(super) stream_bytes: u64,
 }
 
@@ -115,6 +123,20 @@ impl Packets {
         }
     }
 
+    /// Gives up what was waited for long enough by the clock that gives the packets their times. In a file there may be
+    /// several clocks, so there each connection and datagram waits by the times of its own packets alone.
+    pub(super) fn pass_time(&mut self, now: Moment, sink: &mut dyn FnMut(&Sighting<'_>)) {
+        self.fragments.pass_time(now);
+        self.streams.pass_time(now, &mut |direction, protocol, time, dns| {
+            sink(&sighting(direction, protocol, time, dns));
+        });
+    }
+
+    /// How many TCP streams have something waiting behind a hole, which [`Packets::end`] would hand out.
+    pub(super) fn waiting(&self) -> usize {
+        self.streams.waiting()
+    }
+
     /// Hands out what waits behind holes that nothing will fill.
     pub(super) fn end(&mut self, sink: &mut dyn FnMut(&Sighting<'_>)) {
         self.streams.end(&mut |direction, protocol, time, dns| sink(&sighting(direction, protocol, time, dns)));
@@ -122,14 +144,14 @@ impl Packets {
 
     /// What was not kept so far.
     pub(super) fn counts(&self) -> PacketCounts {
-        let (holes, stream_bytes) = self.streams.losses();
-        PacketCounts { fragments: self.fragments.incomplete(), holes, stream_bytes, ..self.counts }
+        PacketCounts { fragments: self.fragments.incomplete(), ..self.lost() }
     }
 
     /// The same while packets still come: without what may become whole yet.
     pub(super) fn lost(&self) -> PacketCounts {
-        let (holes, stream_bytes) = self.streams.losses();
-        PacketCounts { fragments: self.fragments.given_up(), holes, stream_bytes, ..self.counts }
+        let StreamLosses { holes, pieces, bytes } = self.streams.losses();
+        let fragments = self.fragments.given_up();
+        PacketCounts { fragments, holes, stream_pieces: pieces, stream_bytes: bytes, ..self.counts }
     }
 
     fn inner(
@@ -146,7 +168,7 @@ impl Packets {
         let ip = IpPacket::read(bytes)?;
         match ip.payload {
             Payload::Whole(payload) => self.transport(&ip, payload, packet, tunnels, sink),
-            Payload::Fragment(fragment) => match self.fragments.add(&fragment) {
+            Payload::Fragment(fragment) => match self.fragments.add(&fragment, packet.time) {
                 Some(whole) => self.transport(&ip, &whole, packet, tunnels, sink),
                 None => Ok(()),
             },
@@ -168,13 +190,15 @@ impl Packets {
                 true => packets.inner(inner?, packet, tunnels + 1, sink),
                 false => Err(Passed::Other),
             };
-        match ip.protocol {
+        let (protocol, payload) = upper_layer(ip.protocol, payload, ip.source.is_ipv6())?;
+        match protocol {
             UDP => {
                 let datagram = Udp::read(payload)?;
                 let ports = [datagram.source, datagram.destination];
                 let is_dns = match self.is_ours(ports) {
                     true => !datagram.bytes.is_empty(),
                     false if ports.contains(&VXLAN_PORT) => return tunnel(vxlan(datagram.bytes), self, sink),
+                    false if ports.contains(&VXLAN_GPE_PORT) => return tunnel(vxlan_gpe(datagram.bytes), self, sink),
                     false if ports.contains(&GENEVE_PORT) => return tunnel(geneve(datagram.bytes), self, sink),
                     false if ports.contains(&NETBIOS_NAME_PORT) => false,
                     false => self.on_any_port && is_whole_message(datagram.bytes),
@@ -254,24 +278,37 @@ fn tcp<'a>(ip: &IpPacket<'_>, payload: &'a [u8]) -> Result<Segment<'a>, Passed> 
     const FIN: u8 = 1;
     const SYN: u8 = 2;
     const RST: u8 = 4;
+    const ACK: u8 = 16;
     let head = payload.first_chunk::<20>().ok_or(Passed::Broken)?;
     let port = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
     let bytes = payload.get(usize::from(head[12] >> 4) * 4..).ok_or(Passed::Broken)?;
+    let has = |flag: u8| head[13] & flag != 0;
     let socket = |address: IpAddr, port| SocketAddr::new(address, port);
     Ok(Segment {
         direction: (socket(ip.source, port(0)), socket(ip.destination, port(2))),
         sequence: u32::from_be_bytes([head[4], head[5], head[6], head[7]]),
-        acknowledged: u32::from_be_bytes([head[8], head[9], head[10], head[11]]),
-        starts: head[13] & SYN != 0,
-        ends: head[13] & (FIN | RST) != 0,
+        acknowledged: has(ACK).then(|| u32::from_be_bytes([head[8], head[9], head[10], head[11]])),
+        starts: has(SYN),
+        is_last: has(FIN),
+        is_reset: has(RST),
         bytes,
+        missing: ip.missing,
     })
 }
 
 /// RFC 7348, section 5.
 fn vxlan(bytes: &[u8]) -> Result<Inner<'_>, Passed> {
-    const ETHERNET: u16 = 1;
     link_payload(ETHERNET, bytes.get(8..).ok_or(Passed::Broken)?)
+}
+
+/// <https://datatracker.ietf.org/doc/draft-ietf-nvo3-vxlan-gpe/>, section 3.1.
+fn vxlan_gpe(bytes: &[u8]) -> Result<Inner<'_>, Passed> {
+    let (&[_, _, _, next, ..], payload) = bytes.split_first_chunk::<8>().ok_or(Passed::Broken)?;
+    match next {
+        1 | 2 => link_payload(RAW_IP, payload),
+        3 => link_payload(ETHERNET, payload),
+        _ => Ok(Inner::Other),
+    }
 }
 
 /// RFC 8926, section 3.4.
@@ -281,10 +318,20 @@ fn geneve(bytes: &[u8]) -> Result<Inner<'_>, Passed> {
     payload_of(u16::from_be_bytes([high, low]), payload)
 }
 
-/// RFC 2784, with the key and sequence number of RFC 2890 and the acknowledgement of RFC 2637.
+/// RFC 2784, with the key and sequence number of RFC 2890 and the acknowledgement of RFC 2637; ERSPAN:
+/// <https://datatracker.ietf.org/doc/html/draft-foschiano-erspan-03>, section 4.
 fn gre(bytes: &[u8]) -> Result<Inner<'_>, Passed> {
     let (&[flags, version, high, low], _) = bytes.split_first_chunk().ok_or(Passed::Broken)?;
     let words = [flags & 0x80, flags & 0x20, flags & 0x10, version & 0x80].iter().filter(|&&bit| bit != 0).count();
     let payload = bytes.get(4 + words * 4..).ok_or(Passed::Broken)?;
-    payload_of(u16::from_be_bytes([high, low]), payload)
+    match u16::from_be_bytes([high, low]) {
+        // ERSPAN: without a sequence number it has no header of its own.
+        0x88be if flags & 0x10 == 0 => link_payload(ETHERNET, payload),
+        0x88be => link_payload(ETHERNET, payload.get(8..).ok_or(Passed::Broken)?),
+        0x22eb => {
+            let has_more = payload.get(11).ok_or(Passed::Broken)? & 1 != 0;
+            link_payload(ETHERNET, payload.get(if has_more { 20 } else { 12 }..).ok_or(Passed::Broken)?)
+        }
+        kind => payload_of(kind, payload),
+    }
 }

@@ -11,6 +11,13 @@ use super::dnstap::{Moment, SocketProtocol};
 /// 12 MB.
 const WAITING_MAX: usize = 1 << 18;
 
+/// Queries that waited too long and are forgotten when one comes: more than one, so that they go, and few, so that no wrong
+/// time takes many.
+const FORGOTTEN_AT_ONCE_MAX: usize = 2;
+
+/// A step of the time between two queries that is taken for a wrong one.
+const JUMP_NANOS: u64 = 3_600_000_000_000;
+
 /// Bytes of a header, after which the question stands.
 const HEADER_BYTES: usize = 12;
 
@@ -30,27 +37,32 @@ pub(super) struct Pairs {
     waiting: HashMap<u64, u64>,
     /// In the order in which they came: key and time in nanoseconds.
     order: VecDeque<(u64, u64)>,
+    /// When the last query was asked.
+    newest: u64,
     wait_nanos: u64,
 }
 
 impl Pairs {
     /// Queries wait for so long.
     pub(super) fn new(wait_seconds: u32) -> Self {
-        Self { waiting: HashMap::new(), order: VecDeque::new(), wait_nanos: u64::from(wait_seconds) * 1_000_000_000 }
+        let wait_nanos = u64::from(wait_seconds) * 1_000_000_000;
+        Self { waiting: HashMap::new(), order: VecDeque::new(), newest: 0, wait_nanos }
     }
 
     /// An empty table of the same kind.
     pub(super) fn fresh(&self) -> Self {
-        Self { waiting: HashMap::new(), order: VecDeque::new(), wait_nanos: self.wait_nanos }
+        Self { waiting: HashMap::new(), order: VecDeque::new(), newest: 0, wait_nanos: self.wait_nanos }
     }
 
     /// Notes a query.
     pub(super) fn asked(&mut self, ends: &Ends, time: Moment, dns: &[u8]) {
         let Some(key) = key(ends, dns) else { return };
         let now = time.total_nanos();
-        while let Some(&(oldest, asked)) = self.order.front() {
-            let is_over = asked.saturating_add(self.wait_nanos) < now;
-            if !is_over && self.order.len() < WAITING_MAX {
+        // One wrong time is no reason to forget those that wait; where the clock was set, the next query tells.
+        let is_jump = std::mem::replace(&mut self.newest, now).abs_diff(now) > JUMP_NANOS;
+        for _ in 0..FORGOTTEN_AT_ONCE_MAX {
+            let Some(&(oldest, asked)) = self.order.front() else { break };
+            if (is_jump || !self.is_over(asked, now)) && self.order.len() < WAITING_MAX {
                 break;
             }
             self.order.pop_front();
@@ -59,16 +71,24 @@ impl Pairs {
                 self.waiting.remove(&oldest);
             }
         }
-        self.waiting.entry(key).or_insert_with(|| {
-            self.order.push_back((key, now));
-            now
-        });
+        match self.waiting.get(&key) {
+            Some(&asked) if !self.is_over(asked, now) => {}
+            _ => {
+                self.order.push_back((key, now));
+                self.waiting.insert(key, now);
+            }
+        }
+    }
+
+    /// Whether a query waited too long. One that was asked far after now has a wrong time, and waited too long as well.
+    fn is_over(&self, asked: u64, now: u64) -> bool {
+        asked.abs_diff(now) > self.wait_nanos
     }
 
     /// When the query of a response was seen, if it was.
     pub(super) fn answered(&mut self, ends: &Ends, time: Moment, dns: &[u8]) -> Option<Moment> {
         let asked = self.waiting.remove(&key(ends, dns)?)?;
-        let is_over = asked.saturating_add(self.wait_nanos) < time.total_nanos();
+        let is_over = self.is_over(asked, time.total_nanos());
         let moment = Moment { seconds: asked / 1_000_000_000, nanos: (asked % 1_000_000_000) as u32 };
         (!is_over).then_some(moment)
     }
@@ -152,6 +172,23 @@ mod tests {
         let mut pairs = Pairs::new(10);
         pairs.asked(&ENDS, at(1), &message(1, b"a"));
         assert_eq!(pairs.answered(&ENDS, at(12), &message(1, b"a")), None);
+    }
+
+    #[test]
+    fn one_wrong_time_takes_no_pair_and_the_table_is_tidied_after_it() {
+        let mut pairs = Pairs::new(10);
+        for id in 0..100 {
+            pairs.asked(&ENDS, at(1), &message(id, b"a"));
+        }
+        pairs.asked(&ENDS, at(u64::from(u32::MAX)), &message(100, b"a"));
+        let answered = (0..100).filter(|&id| pairs.answered(&ENDS, at(2), &message(id, b"a")).is_some());
+        assert_eq!(answered.count(), 100);
+        pairs.asked(&ENDS, at(2), &message(100, b"a"));
+        assert_eq!(pairs.answered(&ENDS, at(3), &message(100, b"a")), Some(at(2)), "asked again at a right time");
+        for id in 0..200 {
+            pairs.asked(&ENDS, at(100), &message(id, b"b"));
+        }
+        assert_eq!((pairs.order.len(), pairs.waiting.len()), (200, 200));
     }
 
     #[test]

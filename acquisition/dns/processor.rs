@@ -1,7 +1,7 @@
 //! From a dnstap message to a row.
 
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::net::IpAddr;
 
 use contract::limits::{FUTURE_SECONDS_MAX, RECORD_BYTES_MAX};
 use contract::{Processor, RawRecord, Reject, RowBuilder, Value};
@@ -11,13 +11,17 @@ use super::edns::{Edns, EdnsOption, extended_error_name, option_name};
 use super::entropy::entropy;
 use super::message::{HEADER_BYTES, Header, Message, Question, Record, Section};
 use super::name::labels;
+use super::rdata::{push_ipv4, push_ipv6};
 use super::schema;
 use super::suffix;
-use super::types::{push_opcode, push_rcode};
+use super::types::{opcode_name, rcode_name};
 use crate::hexadecimal::hexadecimal;
 
 /// Where the highest bit of a class has a meaning of its own: RFC 6762, sections 5.4 and 10.2.
 const MDNS_PORT: u32 = 5353;
+
+/// Bytes of an address as text.
+const IP_TEXT_BYTES_MAX: usize = 45;
 
 /// See the module.
 pub struct DnsProcessor;
@@ -79,12 +83,15 @@ fn write_envelope(dnstap: &Dnstap<'_>, dns: &[u8], row: &mut RowBuilder) {
     if let Some(name) = dnstap.socket_protocol.and_then(|protocol| protocol.name()) {
         row.text(schema::TRANSPORT, name);
     }
-    let mut text = String::new();
+    let mut text = Vec::with_capacity(IP_TEXT_BYTES_MAX);
     for (place, address) in [(schema::CLIENT_IP, dnstap.query_address), (schema::SERVER_IP, dnstap.response_address)] {
         if let Some(ip) = address.and_then(ip_address) {
             text.clear();
-            write!(text, "{ip}").expect("a string takes all");
-            row.text(place, &text);
+            match ip {
+                IpAddr::V4(ip) => push_ipv4(ip.octets(), &mut text),
+                IpAddr::V6(ip) => push_ipv6(ip, &mut text),
+            }
+            row.text(place, str::from_utf8(&text).unwrap_or_default());
         }
     }
     for (place, port) in [(schema::CLIENT_PORT, dnstap.query_port), (schema::SERVER_PORT, dnstap.response_port)] {
@@ -131,9 +138,10 @@ fn write_header(header: Header, rcode: u16, row: &mut RowBuilder) {
     for (place, count) in places.into_iter().zip(header.counts) {
         row.integer(place, count.into());
     }
-    write_name(schema::OPCODE, push_opcode, header.opcode(), row);
+    let opcode = header.opcode();
+    write_name(schema::OPCODE, opcode_name(opcode), "OPCODE", opcode, row);
     if header.is_response() {
-        write_name(schema::RCODE, push_rcode, rcode, row);
+        write_name(schema::RCODE, rcode_name(rcode), "RCODE", rcode, row);
         row.integer(schema::RCODE_NUMBER, rcode.into());
     }
 }
@@ -247,8 +255,9 @@ impl Seen {
     }
 }
 
-fn write_name(place: usize, push: fn(u16, &mut Vec<u8>), number: u16, row: &mut RowBuilder) {
-    let mut name = Vec::with_capacity(16);
-    push(number, &mut name);
-    row.text(place, str::from_utf8(&name).unwrap_or_default());
+fn write_name(place: usize, name: Option<&str>, prefix: &str, number: u16, row: &mut RowBuilder) {
+    match name {
+        Some(name) => row.text(place, name),
+        None => row.text(place, &format!("{prefix}{number}")),
+    }
 }

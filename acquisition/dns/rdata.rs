@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use contract::Day;
 
-use super::name::{Form, Malformed, push_decimal_escape, write_name};
+use super::name::{Form, Malformed, is_compressed, push_decimal_escape, write_name};
 use super::rdata_special::{write_address_prefixes, write_host_identity, write_location, write_service_parameters};
 use super::types::{Field, fields, push_type};
 
@@ -113,6 +113,14 @@ impl<'a> Data<'a> {
         })?;
         Ok(())
     }
+
+    /// A name that must not be compressed.
+    pub(super) fn plain_name(&mut self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        match is_compressed(self.message, self.at) {
+            true => Err(Malformed::Data),
+            false => self.name(out),
+        }
+    }
 }
 
 fn write_field(field: Field, data: &mut Data<'_>, out: &mut Vec<u8>) -> Result<(), Malformed> {
@@ -122,7 +130,7 @@ fn write_field(field: Field, data: &mut Data<'_>, out: &mut Vec<u8>) -> Result<(
         Field::U32 => push_number(data.u32()?.into(), out),
         Field::Name => data.name(out)?,
         Field::Ipv4 => push_ipv4(data.chunk()?, out),
-        Field::Ipv6 => push_text(&Ipv6Addr::from(data.chunk::<16>()?).to_string(), out),
+        Field::Ipv6 => push_ipv6(data.chunk::<16>()?.into(), out),
         Field::Text => push_quoted(data.counted()?, out),
         Field::Texts => {
             push_quoted(data.counted()?, out);
@@ -166,12 +174,15 @@ fn write_field(field: Field, data: &mut Data<'_>, out: &mut Vec<u8>) -> Result<(
     Ok(())
 }
 
-/// The type bitmap of RFC 4034, section 4.1.2.
+/// The type bitmap of RFC 4034, section 4.1.2: windows of 32 bytes at the most, each once and in order.
 fn write_types(data: &mut Data<'_>, out: &mut Vec<u8>) -> Result<(), Malformed> {
-    let start = out.len();
+    let (start, mut window_before) = (out.len(), None);
     while !data.is_empty() {
         let window = data.u8()?;
         let bitmap = data.counted()?;
+        if bitmap.len() > 32 || window_before.replace(window) >= Some(window) {
+            return Err(Malformed::Data);
+        }
         for (place, byte) in bitmap.iter().enumerate() {
             for bit in (0..8_u16).filter(|bit| byte & (0x80 >> bit) != 0) {
                 if out.len() > start {
@@ -201,7 +212,7 @@ fn write_gateway(kind_mask: u8, data: &mut Data<'_>, out: &mut Vec<u8>) -> Resul
     match kind & kind_mask {
         0 => out.push(b'.'),
         1 => push_ipv4(data.chunk()?, out),
-        2 => push_text(&Ipv6Addr::from(data.chunk::<16>()?).to_string(), out),
+        2 => push_ipv6(data.chunk::<16>()?.into(), out),
         3 => data.name(out)?,
         _ => return Err(Malformed::Data),
     }
@@ -240,6 +251,40 @@ pub(super) fn push_ipv4(octets: [u8; 4], out: &mut Vec<u8>) {
     }
 }
 
+/// As RFC 5952 has it: without zeros at the start of a group, and `::` for the first of the longest runs of zero groups.
+pub(super) fn push_ipv6(ip: Ipv6Addr, out: &mut Vec<u8>) {
+    if let Some(ip) = ip.to_ipv4_mapped() {
+        push_text("::ffff:", out);
+        return push_ipv4(ip.octets(), out);
+    }
+    let groups = ip.segments();
+    let (mut run, mut longest) = (0, 0..0);
+    for (place, &group) in groups.iter().enumerate() {
+        run = if group == 0 { run + 1 } else { 0 };
+        if run > longest.len() {
+            longest = place + 1 - run..place + 1;
+        }
+    }
+    if longest.len() < 2 {
+        longest = 8..8;
+    }
+    for (place, group) in groups.into_iter().enumerate() {
+        if longest.contains(&place) {
+            if place == longest.start {
+                push_text("::", out);
+            }
+            continue;
+        }
+        if place > 0 && place != longest.end {
+            out.push(b':');
+        }
+        let [high, low] = group.to_be_bytes();
+        let digits = [high >> 4, high & 0xf, low >> 4, low & 0xf];
+        let first = digits.iter().position(|&digit| digit != 0).unwrap_or(3);
+        out.extend(digits[first..].iter().map(|&digit| HEX_DIGITS[usize::from(digit)]));
+    }
+}
+
 /// In quotes, as RFC 1035, section 5.1 has it.
 pub(super) fn push_quoted(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
@@ -257,9 +302,10 @@ fn push_escaped(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 pub(super) fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out.extend(bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]));
+    out.extend(bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf].map(|digit| HEX_DIGITS[usize::from(digit)])));
 }
 
 fn push_grouped(bytes: &[u8], size: usize, separator: u8, out: &mut Vec<u8>) {
@@ -304,5 +350,24 @@ fn push_time(seconds: u32, out: &mut Vec<u8>) {
     push_number(year.unsigned_abs().into(), out);
     for number in [month.unsigned_abs().into(), day.unsigned_abs().into()].into_iter().chain(digits) {
         out.extend_from_slice(&[b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_ipv6_address_is_written_as_everyone_does(groups in prop::array::uniform8(prop_oneof![Just(0_u16), any::<u16>(), 0..32_u16])) {
+            let ip = Ipv6Addr::from(groups);
+            for ip in [ip, Ipv6Addr::from(u128::from(ip) & 0xffff_ffff | 0xffff_0000_0000)] {
+                let mut out = Vec::new();
+                push_ipv6(ip, &mut out);
+                prop_assert_eq!(String::from_utf8(out).unwrap(), ip.to_string());
+            }
+        }
     }
 }

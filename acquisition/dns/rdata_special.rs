@@ -1,9 +1,7 @@
 //! Data whose form no list of fields can say.
 
-use std::net::Ipv6Addr;
-
 use super::name::Malformed;
-use super::rdata::{Data, push_base64, push_hex, push_ipv4, push_number, push_quoted, push_text};
+use super::rdata::{Data, push_base64, push_hex, push_ipv4, push_ipv6, push_number, push_quoted, push_text};
 
 /// LOC: RFC 1876, section 3. Sizes and precisions are in metres.
 pub(super) fn write_location(data: &mut Data<'_>, out: &mut Vec<u8>) -> Result<(), Malformed> {
@@ -50,7 +48,7 @@ pub(super) fn write_address_prefixes(data: &mut Data<'_>, out: &mut Vec<u8>) -> 
         out.push(b':');
         match (family, octets) {
             (1, [a, b, c, d, ..]) if bytes.len() <= 4 => push_ipv4([a, b, c, d], out),
-            (2, octets) => push_text(&Ipv6Addr::from(octets).to_string(), out),
+            (2, octets) => push_ipv6(octets.into(), out),
             _ => return Err(Malformed::Data),
         }
         out.push(b'/');
@@ -59,7 +57,7 @@ pub(super) fn write_address_prefixes(data: &mut Data<'_>, out: &mut Vec<u8>) -> 
     Ok(())
 }
 
-/// HIP: RFC 8005, section 5.
+/// HIP: RFC 8005, section 5, whose names are never compressed.
 pub(super) fn write_host_identity(data: &mut Data<'_>, out: &mut Vec<u8>) -> Result<(), Malformed> {
     let (tag_length, algorithm, key_length) = (data.u8()?, data.u8()?, data.u16()?);
     push_number(algorithm.into(), out);
@@ -69,7 +67,7 @@ pub(super) fn write_host_identity(data: &mut Data<'_>, out: &mut Vec<u8>) -> Res
     push_base64(data.take(key_length.into())?, out);
     while !data.is_empty() {
         out.push(b' ');
-        data.name(out)?;
+        data.plain_name(out)?;
     }
     Ok(())
 }
@@ -141,7 +139,7 @@ fn write_value(key: u16, mut value: &[u8], out: &mut Vec<u8>) -> Option<()> {
             Some(())
         })?,
         IPV6_HINT => write_list(value.chunks(16), out, |octets, out| {
-            push_text(&Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?).to_string(), out);
+            push_ipv6(<[u8; 16]>::try_from(octets).ok()?.into(), out);
             Some(())
         })?,
         ALPN => {

@@ -386,6 +386,23 @@ async fn real_servers_traffic_on_loopback_is_captured_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn real_servers_traffic_on_all_interfaces_is_captured_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let (command, arguments) = unbound(folder.path(), port, "");
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let _server = Running::start(command, &arguments, &folder.path().join("log"));
+    until_it_answers("127.0.0.1", port).await;
+    let settings = Settings { interfaces: vec!["any".to_owned()], ports: vec![port], ..Settings::default() };
+    let mut live = Live::open(&settings).await;
+    let names: String = (0..20).map(|number| format!(" a{number}.example.test A")).collect();
+    assert!(run_beside("kdig", words(&format!("@127.0.0.1 -p {port}{names}"))).await.0);
+    live.poll_until("a", 40).await;
+    live.poll().await;
+    assert_eq!((live.said().len(), live.missed), (40, Vec::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn real_servers_or_not_what_the_kernel_drops_is_counted() {
     const SENT: usize = 50_000;
     let receiver = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();

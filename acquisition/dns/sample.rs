@@ -28,7 +28,7 @@ pub(super) fn sample(context: &Context) -> OpenFile {
         let shift = *shift_seconds.get_or_init(|| clock.now().0.div_euclid(1_000_000) - NEWEST_SECONDS);
         moved(record, shift)
     });
-    let reading = reading(&Settings::default()).expect("the default settings are right");
+    let reading = reading(&Settings::default(), None).expect("the default settings are right");
     open_bytes("dns/sample", MESSAGES, adapt, context, reading)
 }
 

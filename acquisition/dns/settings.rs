@@ -14,7 +14,7 @@ pub struct Settings {
     /// Whether messages on other ports are taken too: UDP datagrams that can be nothing but a DNS message, and bodies of
     /// HTTP/2 in the clear. Default: true.
     pub on_any_port: bool,
-    /// How client addresses (and of mDNS and LLMNR both, and EDNS client subnets) are written: `whole`, `prefix` (the
+    /// How client addresses (also those in EDNS options, and all of mDNS and LLMNR) are written: `whole`, `prefix` (the
     /// rest is zero) or `hash` (keyed, so that the same client can still be told). Default: `whole`.
     pub addresses: AddressForm,
     /// Bits that `prefix` keeps of an IPv4 address, 0 to 32. Default: 24.
@@ -26,7 +26,7 @@ pub struct Settings {
     /// How long a query waits for its response, 1 to 600. Default: 10, since resolvers give up before.
     pub pair_seconds: u32,
     /// A file that replaces the public suffix list that ships with the program, in the form of
-    /// <https://publicsuffix.org/list/>. Default: empty, which takes the one that ships.
+    /// <https://publicsuffix.org/list/>; looked at again every minute. Default: empty, which takes the one that ships.
     pub public_suffix_list: String,
     /// Where to listen for dnstap: `unix:PATH`, `tcp:ADDRESS:PORT`, `tls:ADDRESS:PORT`. Default: none.
     pub listeners: Vec<String>,
@@ -44,13 +44,16 @@ pub struct Settings {
     pub tls_client_ca_file: String,
     /// Connections of one listener at once, 1 to 4096; each may hold a message of a megabyte. Default: 256.
     pub connections_max: usize,
-    /// Network interfaces to capture from: `eth0`. Needs `CAP_NET_RAW`. Default: none.
+    /// Network interfaces to capture from: `eth0`; `any` is all of them. Needs `CAP_NET_RAW`. Default: none.
     pub interfaces: Vec<String>,
     /// Bytes that the kernel holds of an interface's packets until they are read, 64 KiB to 1 GiB; above the system's
     /// `net.core.rmem_max` it takes `CAP_NET_ADMIN`. Default: 16 MiB, a second of 100,000 packets.
     pub capture_buffer_bytes: usize,
     /// Folders in which captures appear, to be read as by a backfill: `/var/spool/dns`. Default: none.
     pub directories: Vec<String>,
+    /// What is done with a file of them once all its records are in the log: `keep` or `delete`. Of kept ones there may
+    /// be 2,048 in a folder. Default: `keep`.
+    pub directory_after_read: AfterRead,
     /// For so long a file of them must not change before it is read, 1 to 86400; one that is renamed into the folder
     /// is read at once. Default: 5.
     pub directory_settle_seconds: u32,
@@ -63,6 +66,17 @@ pub struct Settings {
     pub queue_records_max: usize,
     /// Bytes of them, 64 KiB to 128 MiB. Default: 32 MiB.
     pub queue_bytes_max: usize,
+}
+
+/// What becomes of a captured file that was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AfterRead {
+    /// It stays, and is known by its name, length and time.
+    #[default]
+    Keep,
+    /// It is removed.
+    Delete,
 }
 
 /// How addresses are written.
@@ -99,6 +113,7 @@ impl Default for Settings {
             interfaces: Vec::new(),
             capture_buffer_bytes: 16 << 20,
             directories: Vec::new(),
+            directory_after_read: AfterRead::Keep,
             directory_settle_seconds: 5,
             overload: Overload::Block,
             sample_one_in: 10,

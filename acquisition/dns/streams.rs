@@ -3,29 +3,30 @@
 //!
 //! | what is captured | what comes out |
 //! | --- | --- |
-//! | segments out of order, or again | each message once |
+//! | segments out of order, or again, also after the end | each message once |
 //! | a stream from its middle, or with a hole that nothing fills | messages from the next segment on that starts with one |
 //! | a message over several segments, several in one | each, with the time of the packet that made it whole |
+//! | a segment that the capture cut | its message as far as it goes; the stream goes on behind it |
+//! | a FIN before what was lost is sent again | all up to the FIN's place |
 //!
 //! Connections of HTTP/2 in the clear are followed where their first bytes are seen: see [`super::http2`].
 //!
-//! A hole is given up when the stream ends or begins anew, when [`AHEAD_BYTES_MAX`] wait behind it, or at the end.
+//! A hole is given up when the receiver acknowledges bytes behind it, three seconds after what lies behind it came, when
+//! too much waits behind it, when the stream is reset or begins anew, or at the end.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use super::dnstap::{Moment, SocketProtocol};
 use super::http2::Bodies;
-use super::message::HEADER_BYTES;
+use super::stream::{Frame, Out, Stream, StreamLosses, is_over};
 
-/// Directions of connections that are followed; the one that is longest there makes room.
+/// Directions of connections that are followed, those that ended among them; the one that was not used for longest
+/// makes room.
 const STREAMS_MAX: usize = 8_192;
 
-/// Bytes that wait behind a hole: the usual window without scaling.
-const AHEAD_BYTES_MAX: usize = 64 << 10;
-
-/// Segments that wait behind a hole.
-const AHEAD_SEGMENTS_MAX: usize = 256;
+/// Bytes that all of them hold; the one that was not used for longest makes room.
+const HELD_BYTES_MAX: usize = 32 << 20;
 
 /// One direction of a connection: who sends to whom.
 pub(super) type Direction = (SocketAddr, SocketAddr);
@@ -35,12 +36,17 @@ pub(super) type Direction = (SocketAddr, SocketAddr);
 pub(super) struct Segment<'a> {
     pub(super) direction: Direction,
     pub(super) sequence: u32,
-    /// The next byte of the other direction that is waited for.
-    pub(super) acknowledged: u32,
+    /// The next byte of the other direction that is waited for, where it says so.
+    pub(super) acknowledged: Option<u32>,
+    /// SYN.
     pub(super) starts: bool,
-    /// FIN or RST.
-    pub(super) ends: bool,
+    /// FIN: it is the last one.
+    pub(super) is_last: bool,
+    /// RST: nothing more comes.
+    pub(super) is_reset: bool,
     pub(super) bytes: &'a [u8],
+    /// How many bytes it had behind these that were not captured.
+    pub(super) missing: usize,
 }
 
 /// Where messages go: the direction, how it travelled, the time, the message.
@@ -49,303 +55,151 @@ pub(super) type Sink<'s> = dyn FnMut(Direction, SocketProtocol, Option<Moment>, 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Streams {
-    open: HashMap<Direction, Stream>,
-    /// In the order of their first segments; the number tells a later stream of the same direction.
-    order: VecDeque<(Direction, u64)>,
+    followed: HashMap<Direction, Stream>,
+    /// By when they were used last.
+    used: BTreeMap<u64, Direction>,
+    /// Holes in the order in which they are given up: the direction, the number of the hole, and since when.
+    holes: VecDeque<(Direction, u64, Moment)>,
     next_number: u64,
-    holes: u64,
-    passed_bytes: u64,
+    held_bytes: usize,
+    losses: StreamLosses,
 }
 
 impl Streams {
     /// Takes a segment, and hands out the messages that it makes whole.
     pub(super) fn add(&mut self, segment: &Segment<'_>, time: Option<Moment>, sink: &mut Sink<'_>) {
         let direction = segment.direction;
-        if segment.starts {
-            self.close(direction, sink);
-        }
-        let has_nothing = segment.bytes.is_empty() && !segment.starts;
-        if has_nothing && !self.open.contains_key(&direction) {
-            return;
-        }
-        let stream = self.stream(direction, || {
-            let frame = if segment.starts { Frame::Known } else { Frame::Lost };
-            Stream::new(segment.sequence.wrapping_add(u32::from(segment.starts)), frame)
-        });
+        self.look_at_other(segment, time, sink);
         // SYN counts as one byte; data may come with it: RFC 7413.
         let sequence = segment.sequence.wrapping_add(u32::from(segment.starts));
-        stream.add(sequence, segment.bytes, time);
-        stream.hand_out(direction, sink);
-        if stream.is_hole_given_up() {
-            stream.pass_hole();
-            stream.hand_out(direction, sink);
+        let is_another = |stream: &Stream| segment.starts && stream.first != sequence;
+        if self.followed.get(&direction).is_some_and(is_another) {
+            self.forget(direction, sink);
         }
-        if segment.ends {
-            self.close(direction, sink);
+        let has_nothing = segment.bytes.is_empty() && segment.missing == 0 && !segment.starts;
+        if has_nothing && !self.followed.contains_key(&direction) {
+            return;
         }
-        while self.order.len() > STREAMS_MAX {
-            self.drop_oldest(sink);
+        self.follow(direction, || Stream::new(sequence, if segment.starts { Frame::Known } else { Frame::Lost }));
+        self.change(direction, sink, |stream, out| {
+            stream.pass_old_holes(time, out);
+            stream.add(sequence, segment, time, out);
+        });
+        while self.followed.len() > STREAMS_MAX || self.held_bytes > HELD_BYTES_MAX {
+            let Some((_, oldest)) = self.used.first_key_value() else { break };
+            self.forget(*oldest, sink);
         }
     }
 
     /// Follows both directions of the connection whose client's first words the segment has.
     pub(super) fn follow_http2(&mut self, segment: &Segment<'_>) {
         let (client, server) = segment.direction;
-        let starts = [((client, server), segment.sequence), ((server, client), segment.acknowledged)];
-        for (direction, next) in starts {
-            self.stream(direction, || Stream::new(next, Frame::Http2(Bodies::default())));
+        self.follow((client, server), || Stream::new(segment.sequence, Frame::Http2(Bodies::default())));
+        if let Some(next) = segment.acknowledged {
+            self.follow((server, client), || Stream::new(next, Frame::Http2(Bodies::default())));
         }
     }
 
     /// Whether the direction is followed already.
     pub(super) fn has(&self, direction: &Direction) -> bool {
-        self.open.contains_key(direction)
+        self.followed.contains_key(direction)
     }
 
-    fn stream(&mut self, direction: Direction, make: impl FnOnce() -> Stream) -> &mut Stream {
-        self.open.entry(direction).or_insert_with(|| {
-            self.next_number += 1;
-            self.order.push_back((direction, self.next_number));
-            Stream { number: self.next_number, ..make() }
-        })
+    /// Gives up the holes that were waited for long enough by a clock.
+    pub(super) fn pass_time(&mut self, now: Moment, sink: &mut Sink<'_>) {
+        while let Some(&(direction, number, since)) = self.holes.front()
+            && is_over(since, now)
+        {
+            self.holes.pop_front();
+            if self.followed.get(&direction).is_some_and(|stream| stream.hole == Some(number)) {
+                self.change(direction, sink, |stream, out| {
+                    stream.hole = None;
+                    stream.pass_old_holes(Some(now), out);
+                });
+            }
+        }
     }
 
     /// Hands out what waits behind holes that nothing will fill.
     pub(super) fn end(&mut self, sink: &mut Sink<'_>) {
-        while !self.order.is_empty() {
-            self.drop_oldest(sink);
+        while let Some((_, &oldest)) = self.used.first_key_value() {
+            self.forget(oldest, sink);
         }
     }
 
-    /// Holes that were given up, and bytes of which no message was made.
-    pub(super) fn losses(&self) -> (u64, u64) {
-        (self.holes, self.passed_bytes)
+    /// How many directions have something waiting behind a hole.
+    pub(super) fn waiting(&self) -> usize {
+        self.followed.values().filter(|stream| stream.has_hole()).count()
     }
 
-    fn drop_oldest(&mut self, sink: &mut Sink<'_>) {
-        let Some((direction, number)) = self.order.pop_front() else { return };
-        if self.open.get(&direction).is_some_and(|stream| stream.number == number) {
-            self.close(direction, sink);
+    /// What all of them hold, about.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// What was not kept so far.
+    pub(super) fn losses(&self) -> StreamLosses {
+        self.losses
+    }
+
+    /// Of the other direction the receiver may have what was not captured, and time passes for it too.
+    fn look_at_other(&mut self, segment: &Segment<'_>, time: Option<Moment>, sink: &mut Sink<'_>) {
+        let (source, destination) = segment.direction;
+        let other = (destination, source);
+        if self.followed.get(&other).is_some_and(Stream::has_hole) {
+            self.change(other, sink, |stream, out| {
+                stream.pass_acknowledged(segment.acknowledged, out);
+                stream.pass_old_holes(time, out);
+            });
         }
     }
 
-    fn close(&mut self, direction: Direction, sink: &mut Sink<'_>) {
-        let Some(mut stream) = self.open.remove(&direction) else { return };
-        while !stream.ahead.is_empty() {
-            stream.pass_hole();
-            stream.hand_out(direction, sink);
-        }
-        self.holes += stream.holes;
-        self.passed_bytes += stream.passed_bytes + stream.bytes.len() as u64;
-    }
-}
-
-/// Where in messages the bytes of a stream start.
-#[derive(Debug)]
-enum Frame {
-    /// With a message.
-    Known,
-    /// With what may be one.
-    Guessed,
-    /// Anywhere, or the stream is not DNS at all.
-    Lost,
-    /// With a frame of HTTP/2.
-    Http2(Bodies),
-}
-
-struct Stream {
-    number: u64,
-    /// The sequence number of the byte after `bytes`.
-    next: u32,
-    /// In order, from the start of a message on, as far as `frame` says.
-    bytes: Vec<u8>,
-    frame: Frame,
-    /// When the last of `bytes` came.
-    time: Option<Moment>,
-    /// Behind a hole, by position.
-    ahead: BTreeMap<u64, (Option<Moment>, Vec<u8>)>,
-    ahead_bytes: usize,
-    /// Of the byte after `bytes`, counted from the first.
-    position: u64,
-    holes: u64,
-    passed_bytes: u64,
-}
-
-impl Stream {
-    fn new(next: u32, frame: Frame) -> Self {
-        Self {
-            number: 0,
-            next,
-            bytes: Vec::new(),
-            frame,
-            time: None,
-            ahead: BTreeMap::new(),
-            ahead_bytes: 0,
-            position: 0,
-            holes: 0,
-            passed_bytes: 0,
-        }
+    fn follow(&mut self, direction: Direction, make: impl FnOnce() -> Stream) {
+        let number = self.number();
+        let stream = self.followed.entry(direction).or_insert_with(make);
+        self.used.remove(&std::mem::replace(&mut stream.used, number));
+        self.used.insert(number, direction);
     }
 
-    fn add(&mut self, sequence: u32, bytes: &[u8], time: Option<Moment>) {
-        let distance = i64::from(sequence.wrapping_sub(self.next).cast_signed());
-        if distance > 0 {
-            if bytes.is_empty() {
-                return;
+    /// Never zero, which a new stream has.
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    /// Does something with a stream, and counts what comes of it.
+    fn change(&mut self, direction: Direction, sink: &mut Sink<'_>, work: impl FnOnce(&mut Stream, &mut Out<'_>)) {
+        let number = self.number();
+        let Some(stream) = self.followed.get_mut(&direction) else { return };
+        let before = stream.held_bytes();
+        work(stream, &mut |protocol, time, message| sink(direction, protocol, time, message));
+        self.held_bytes = self.held_bytes + stream.held_bytes() - before;
+        self.losses.add(std::mem::take(&mut stream.losses));
+        let since = stream.waits_since();
+        match (stream.hole, since) {
+            (None, Some(since)) => {
+                stream.hole = Some(number);
+                self.holes.push_back((direction, number, since));
             }
-            let place = self.position + distance.unsigned_abs();
-            let held = self.ahead.get(&place).map_or(0, |(_, held)| held.len());
-            if held < bytes.len() {
-                self.ahead_bytes += bytes.len() - held;
-                self.ahead.insert(place, (time, bytes.to_vec()));
-            }
-            return;
+            (Some(_), None) => stream.hole = None,
+            _ => {}
         }
-        let known = usize::try_from(distance.unsigned_abs()).unwrap_or(usize::MAX);
-        let Some(new @ [_, ..]) = bytes.get(known..) else { return };
-        self.append(new, time);
-        while let Some(entry) = self.ahead.first_entry().filter(|entry| *entry.key() <= self.position) {
-            let (place, (_, held)) = entry.remove_entry();
-            self.ahead_bytes -= held.len();
-            let known = (self.position - place) as usize;
-            // What filled the hole made it whole, so its time counts.
-            self.append(held.get(known..).unwrap_or_default(), time);
+        // Holes that were filled are taken off only when their time comes.
+        if self.holes.len() > 4 * STREAMS_MAX {
+            let followed = &self.followed;
+            let waits = |direction: &Direction, number| {
+                followed.get(direction).is_some_and(|stream| stream.hole == Some(number))
+            };
+            self.holes.retain(|(direction, number, _)| waits(direction, *number));
         }
     }
 
-    fn append(&mut self, bytes: &[u8], time: Option<Moment>) {
-        // Each segment may start with a message where the one before it did not.
-        let is_lost = match self.frame {
-            Frame::Lost => true,
-            Frame::Guessed => !may_start_message(&self.bytes),
-            Frame::Known | Frame::Http2(_) => false,
-        };
-        if is_lost {
-            self.pass_bytes();
-            self.frame = Frame::Guessed;
+    fn forget(&mut self, direction: Direction, sink: &mut Sink<'_>) {
+        self.change(direction, sink, |stream, out| stream.close(out));
+        if let Some(stream) = self.followed.remove(&direction) {
+            self.held_bytes -= stream.held_bytes();
+            self.used.remove(&stream.used);
         }
-        self.bytes.extend_from_slice(bytes);
-        self.next = self.next.wrapping_add(bytes.len() as u32);
-        self.position += bytes.len() as u64;
-        self.time = time;
-    }
-
-    fn hand_out(&mut self, direction: Direction, sink: &mut Sink<'_>) {
-        let time = self.time;
-        if let Frame::Http2(bodies) = &mut self.frame {
-            return bodies.take(&mut self.bytes, &mut |message| sink(direction, SocketProtocol::DOH, time, message));
-        }
-        let mut at = 0;
-        while let Some((&[high, low], rest)) = self.bytes.get(at..).and_then(|rest| rest.split_first_chunk()) {
-            if !matches!(self.frame, Frame::Known) && !may_start_message(self.bytes.get(at..).unwrap_or_default()) {
-                self.frame = Frame::Lost;
-                return;
-            }
-            let Some(message) = rest.get(..usize::from(u16::from_be_bytes([high, low]))) else { break };
-            if !message.is_empty() {
-                sink(direction, SocketProtocol::TCP, time, message);
-            }
-            self.frame = Frame::Known;
-            at += 2 + message.len();
-        }
-        self.bytes.drain(..at);
-    }
-
-    fn pass_bytes(&mut self) {
-        self.passed_bytes += self.bytes.len() as u64;
-        self.bytes.clear();
-    }
-
-    fn is_hole_given_up(&self) -> bool {
-        self.ahead_bytes > AHEAD_BYTES_MAX || self.ahead.len() > AHEAD_SEGMENTS_MAX
-    }
-
-    /// Goes on behind the hole.
-    fn pass_hole(&mut self) {
-        let Some((place, (time, held))) = self.ahead.pop_first() else { return };
-        self.ahead_bytes -= held.len();
-        self.holes += 1;
-        self.pass_bytes();
-        match &mut self.frame {
-            Frame::Http2(bodies) => bodies.lose(),
-            frame => *frame = Frame::Lost,
-        }
-        self.next = self.next.wrapping_add((place - self.position) as u32);
-        self.position = place;
-        let next = self.next;
-        self.add(next, &held, time);
-    }
-}
-
-/// Whether bytes look like a length and a DNS message, as far as they go: a known opcode, one question, and counts that
-/// fit.
-fn may_start_message(bytes: &[u8]) -> bool {
-    let number = |at: usize| {
-        let pair = bytes.get(at..).and_then(|rest| rest.first_chunk()).copied();
-        pair.map(|pair| usize::from(u16::from_be_bytes(pair)))
-    };
-    let length = number(0).unwrap_or(HEADER_BYTES);
-    let opcode = number(4).unwrap_or(0) >> 11 & 0xf;
-    let records = [8, 10, 12].into_iter().filter_map(number).sum::<usize>();
-    length >= HEADER_BYTES && opcode <= 6 && number(6).unwrap_or(1) <= 1 && records * 11 <= length
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(number: u8) -> Vec<u8> {
-        [&[0, 13, 0, number][..], &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, number]].concat()
-    }
-
-    /// The numbers of the messages that come out of segments: offset in the stream (from a SYN at 0) and bytes.
-    fn read(segments: &[(u32, &[u8])], with_start: bool) -> (Vec<u8>, (u64, u64)) {
-        let (mut streams, mut found) = (Streams::default(), Vec::new());
-        let ends: Direction = ("192.0.2.1:40000".parse().unwrap(), "192.0.2.53:53".parse().unwrap());
-        let first = u32::MAX - 10;
-        let mut sink = |_: Direction, _: SocketProtocol, _: Option<Moment>, message: &[u8]| found.push(message[1]);
-        let segment = |sequence, starts, bytes| Segment {
-            direction: ends,
-            sequence,
-            acknowledged: 0,
-            starts,
-            ends: false,
-            bytes,
-        };
-        if with_start {
-            streams.add(&segment(first, true, &[]), None, &mut sink);
-        }
-        for &(offset, bytes) in segments {
-            streams.add(&segment(first.wrapping_add(1 + offset), false, bytes), None, &mut sink);
-        }
-        streams.end(&mut sink);
-        (found, streams.losses())
-    }
-
-    #[test]
-    fn messages_come_out_of_any_segments() {
-        let stream = [message(1), message(2), message(3)].concat();
-        assert_eq!(read(&[(0, &stream)], true).0, [1, 2, 3]);
-        let bytes: Vec<(u32, &[u8])> = stream.chunks(1).enumerate().map(|(at, byte)| (at as u32, byte)).collect();
-        assert_eq!(read(&bytes, true), (vec![1, 2, 3], (0, 0)));
-        let backwards: Vec<_> = bytes.iter().rev().copied().collect();
-        assert_eq!(read(&backwards, true), (vec![1, 2, 3], (0, 0)));
-        let again = [(0, &stream[..20]), (0, &stream[..20]), (30, &stream[30..]), (10, &stream[10..])];
-        assert_eq!(read(&again, true), (vec![1, 2, 3], (0, 0)));
-    }
-
-    #[test]
-    fn behind_a_hole_the_next_message_at_the_start_of_a_segment_is_found() {
-        let stream = [message(1), message(2), message(3), message(4)].concat();
-        // The second message is never whole; the third starts within a segment, the fourth with one.
-        let holed = [(0, &stream[..15]), (20, &stream[20..45]), (45, &stream[45..])];
-        assert_eq!(read(&holed, true), (vec![1, 4], (1, 25)));
-        assert_eq!(read(&[(15, &stream[15..])], false), (vec![2, 3, 4], (0, 0)), "a stream from its middle");
-    }
-
-    #[test]
-    fn what_is_not_dns_is_passed_over() {
-        let noise = b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n";
-        assert_eq!(read(&[(0, noise)], false), (Vec::new(), (0, noise.len() as u64)));
     }
 }

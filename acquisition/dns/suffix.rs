@@ -5,8 +5,10 @@
 //! All of its rules count, also those of the private section (`github.io`).
 
 use std::collections::HashMap;
-use std::path::Path;
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
 
 use contract::{Error, Result};
 
@@ -20,39 +22,110 @@ const LIST_BYTES_MAX: u64 = 16 << 20;
 /// Labels of a rule, at the most; the longest in the list has 5.
 const LABELS_MAX: usize = 16;
 
-/// The list in use.
-static LIST: OnceLock<SuffixList> = OnceLock::new();
+/// How often the file of a list is looked at. It changes about once a day.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The list in use: the one that ships, unless [`replace`] came first.
-pub(super) fn list() -> &'static SuffixList {
-    LIST.get_or_init(|| SuffixList::parse(SHIPPED, ""))
+/// How many rows are made between two looks at the time.
+const ROWS_BETWEEN_LOOKS: u32 = 1_024;
+
+static LISTS: LazyLock<Lists> = LazyLock::new(|| Lists::new(LOOK_INTERVAL));
+
+/// The list in use.
+pub(super) fn list() -> Arc<SuffixList> {
+    LISTS.list()
 }
 
-/// Takes the list of a file from now on; an empty path keeps the one that ships.
+/// Takes the list of a file from now on, also what it will be; an empty path takes the one that ships.
 ///
 /// # Errors
-/// `Change` when the file cannot be read or has no rules, or when rows were made with another list already.
-pub(super) fn replace(path: &str) -> Result<()> {
-    if path.is_empty() || LIST.get().is_some_and(|list| list.path == path) {
-        return Ok(());
+/// `Change` when the file cannot be read or has no rules.
+pub(super) fn take_file(path: &str) -> Result<()> {
+    LISTS.take_file(path)
+}
+
+/// The list that the processor uses, which is one for all rows of the program: a processor is given a record and no
+/// settings.
+struct Lists {
+    list: RwLock<Arc<SuffixList>>,
+    file: Mutex<Option<ListFile>>,
+    look_interval: Duration,
+    rows: AtomicU32,
+}
+
+/// The file of a list, as it was when it was looked at last.
+struct ListFile {
+    path: PathBuf,
+    modified: SystemTime,
+    looked_at: Instant,
+}
+
+impl Lists {
+    fn new(look_interval: Duration) -> Self {
+        let shipped = RwLock::new(Arc::new(SuffixList::parse(SHIPPED)));
+        Self { list: shipped, file: Mutex::new(None), look_interval, rows: AtomicU32::new(0) }
     }
-    let set = || format!("set `dns.public_suffix_list` to `{path}`");
-    let unreadable = |error: std::io::Error| Error::change(set()).because(error);
-    let length = std::fs::metadata(Path::new(path)).map_err(unreadable)?.len();
-    if length > LIST_BYTES_MAX {
-        return Err(Error::change(format!("{} ({length} bytes, should be {LIST_BYTES_MAX} at the most)", set())));
+
+    fn list(&self) -> Arc<SuffixList> {
+        if self.rows.fetch_add(1, Ordering::Relaxed).is_multiple_of(ROWS_BETWEEN_LOOKS) {
+            self.look();
+        }
+        self.list.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
-    let list = SuffixList::parse(&std::fs::read_to_string(path).map_err(unreadable)?, path);
-    if list.rules.is_empty() {
-        return Err(Error::change(format!("{} (it has no rules)", set())));
+
+    fn take_file(&self, path: &str) -> Result<()> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let (list, taken) = match path {
+            "" => (SuffixList::parse(SHIPPED), None),
+            path => {
+                let (list, modified) = read(Path::new(path)).map_err(|error| {
+                    Error::change(format!("use `dns.public_suffix_list` = `{path}`")).because(error)
+                })?;
+                (list, Some(ListFile { path: path.into(), modified, looked_at: Instant::now() }))
+            }
+        };
+        *file = taken;
+        self.set(list);
+        Ok(())
     }
-    LIST.set(list).map_err(|_| Error::change(format!("{} (should be set before the first record is read)", set())))
+
+    /// Takes the list anew if its file has changed. One that cannot be read is tried again at the next look; until then
+    /// the list stays.
+    fn look(&self) {
+        // Who is looking already will take it.
+        let Ok(mut file) = self.file.try_lock() else { return };
+        let Some(file) = file.as_mut().filter(|file| file.looked_at.elapsed() >= self.look_interval) else { return };
+        file.looked_at = Instant::now();
+        let modified = std::fs::metadata(&file.path).and_then(|metadata| metadata.modified());
+        if modified.is_ok_and(|modified| modified != file.modified)
+            && let Ok((list, modified)) = read(&file.path)
+        {
+            file.modified = modified;
+            self.set(list);
+        }
+    }
+
+    fn set(&self, list: SuffixList) {
+        *self.list.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(list);
+    }
+}
+
+/// A list and when its file was written.
+fn read(path: &Path) -> std::io::Result<(SuffixList, SystemTime)> {
+    let metadata = std::fs::metadata(path)?;
+    let wrong = |what: String| Err(std::io::Error::other(what));
+    if metadata.len() > LIST_BYTES_MAX {
+        return wrong(format!("it has {} bytes, should be {LIST_BYTES_MAX} at the most", metadata.len()));
+    }
+    let list = SuffixList::parse(&std::fs::read_to_string(path)?);
+    match list.rules.is_empty() {
+        true => wrong("it has no rules".to_owned()),
+        false => Ok((list, metadata.modified()?)),
+    }
 }
 
 /// The rules of a list, by the name that they are about, in lower-case ASCII.
 #[derive(Debug)]
 pub(super) struct SuffixList {
-    path: String,
     rules: HashMap<Box<str>, Rule>,
 }
 
@@ -75,7 +148,7 @@ pub(super) struct Suffix<'a> {
 }
 
 impl SuffixList {
-    fn parse(text: &str, path: &str) -> Self {
+    fn parse(text: &str) -> Self {
         let mut rules: HashMap<Box<str>, Rule> = HashMap::new();
         for line in text.lines() {
             let rule = line.split_whitespace().next().unwrap_or_default();
@@ -94,7 +167,7 @@ impl SuffixList {
                 set(rules.entry(name.into_boxed_str()).or_default());
             }
         }
-        Self { path: path.to_owned(), rules }
+        Self { rules }
     }
 
     /// The public suffix of a lower-case name, and what was registered below it. Where no rule fits, the last label is
@@ -134,7 +207,8 @@ mod tests {
     use super::*;
 
     fn split(name: &str) -> (&str, Option<&str>) {
-        let suffix = list().split(name).unwrap();
+        let list = list();
+        let suffix = list.split(name).unwrap();
         (suffix.public, suffix.registrable)
     }
 
@@ -158,17 +232,42 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_cannot_be_read_or_comes_too_late_is_refused() {
-        let say = |path: &str| replace(path).unwrap_err().to_string();
-        assert!(say("/nowhere").starts_with("failed to set `dns.public_suffix_list` to `/nowhere`"));
+    fn a_list_that_cannot_be_read_is_refused() {
+        let lists = Lists::new(LOOK_INTERVAL);
+        let say = |path: &str| lists.take_file(path).unwrap_err().to_string();
+        assert!(say("/nowhere").starts_with("failed to use `dns.public_suffix_list` = `/nowhere`: "));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("list");
-        let path = path.to_str().unwrap();
-        std::fs::write(path, "// nothing\n").unwrap();
-        assert!(say(path).ends_with("(it has no rules)"));
-        std::fs::write(path, "example\n").unwrap();
-        assert_eq!(list().path, "");
-        assert!(say(path).ends_with("(should be set before the first record is read)"));
-        assert!(replace("").is_ok());
+        std::fs::write(&path, "// nothing\n").unwrap();
+        assert!(say(path.to_str().unwrap()).ends_with(": it has no rules"));
+        assert_eq!(lists.list().split("a.example.co.uk").unwrap().public, "co.uk", "the one that ships stays");
+    }
+
+    #[test]
+    fn a_list_is_taken_anew_when_its_file_changes_and_kept_while_that_is_none() {
+        let lists = Lists::new(Duration::ZERO);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list");
+        let write = |text: &str, seconds| {
+            std::fs::write(&path, text).unwrap();
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        };
+        let public = || {
+            lists.rows.store(0, Ordering::Relaxed);
+            lists.list().split("a.b.example").unwrap().public.to_owned()
+        };
+        assert_eq!(public(), "example");
+        write("b.example\n", 1);
+        lists.take_file(path.to_str().unwrap()).unwrap();
+        assert_eq!(public(), "b.example");
+        write("*.example\n!b.example\n", 2);
+        assert_eq!(public(), "example");
+        write("", 3);
+        assert_eq!(public(), "example", "a file without rules is being written");
+        write("a.b.example\n", 4);
+        assert_eq!(public(), "a.b.example");
+        lists.take_file("").unwrap();
+        assert_eq!(public(), "example");
     }
 }

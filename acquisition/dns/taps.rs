@@ -19,7 +19,7 @@ use super::recorder::Recorder;
 use super::schema::SCHEMA;
 use super::settings::Settings;
 use super::tls;
-use super::watch::{FolderCollector, OpenCapture};
+use super::watch::{FILES_MAX, Folder, FolderCollector, OpenCapture};
 use crate::Context;
 
 /// Bytes that a queue may be set to; with `spill` one append to the log holds them all.
@@ -120,8 +120,11 @@ fn folder(name: &str, settings: &Settings, context: &Context) -> Result<Box<dyn 
     let settle = Duration::from_secs(settings.directory_settle_seconds.into());
     let (settings, clock) = (settings.clone(), context.clock.clone());
     let context = context.clone();
-    let open: OpenCapture = Arc::new(move |path| crate::file::open(path, &context, file::reading(&settings)?));
-    Ok(Box::new(FolderCollector::new(SCHEMA.source, PathBuf::from(name), settle, clock, open)))
+    let folder =
+        Folder { path: PathBuf::from(name), settle, after_read: settings.directory_after_read, files_max: FILES_MAX };
+    let open: OpenCapture =
+        Arc::new(move |path, waiting| crate::file::open(path, &context, file::reading(&settings, waiting)?));
+    Ok(Box::new(FolderCollector::new(SCHEMA.source, folder, clock, open)))
 }
 
 fn is_loopback(ip: IpAddr) -> bool {

@@ -218,9 +218,9 @@ pub(super) fn push_class(number: u16, out: &mut Vec<u8>) {
     push_name(name, "CLASS", number, out);
 }
 
-/// Appends the name of an opcode: `QUERY`; `OPCODE7` where it has none.
-pub(super) fn push_opcode(number: u16, out: &mut Vec<u8>) {
-    let name = match number {
+/// The name of an opcode: `QUERY`.
+pub(super) fn opcode_name(number: u16) -> Option<&'static str> {
+    match number {
         0 => Some("QUERY"),
         1 => Some("IQUERY"),
         2 => Some("STATUS"),
@@ -228,12 +228,11 @@ pub(super) fn push_opcode(number: u16, out: &mut Vec<u8>) {
         5 => Some("UPDATE"),
         6 => Some("DSO"),
         _ => None,
-    };
-    push_name(name, "OPCODE", number, out);
+    }
 }
 
-/// Appends the name of an RCODE: `NXDOMAIN`; `RCODE3841` where it has none. 16 is `BADVERS` of EDNS.
-pub(super) fn push_rcode(number: u16, out: &mut Vec<u8>) {
+/// The name of an RCODE: `NXDOMAIN`. 16 is `BADVERS` of EDNS.
+pub(super) fn rcode_name(number: u16) -> Option<&'static str> {
     const LOW: [&str; 12] = [
         "NOERROR",
         "FORMERR",
@@ -249,12 +248,11 @@ pub(super) fn push_rcode(number: u16, out: &mut Vec<u8>) {
         "DSOTYPENI",
     ];
     const HIGH: [&str; 8] = ["BADVERS", "BADKEY", "BADTIME", "BADMODE", "BADNAME", "BADALG", "BADTRUNC", "BADCOOKIE"];
-    let name = match usize::from(number) {
+    match usize::from(number) {
         low @ 0..12 => Some(LOW[low]),
         high @ 16..24 => Some(HIGH[high - 16]),
         _ => None,
-    };
-    push_name(name, "RCODE", number, out);
+    }
 }
 
 fn push_name(name: Option<&str>, prefix: &str, number: u16, out: &mut Vec<u8>) {
@@ -287,7 +285,7 @@ mod tests {
         assert_eq!(unknown(push_type, 54), "TYPE54");
         assert_eq!(unknown(push_type, 65280), "TYPE65280");
         assert_eq!(unknown(push_class, 2), "CLASS2");
-        assert_eq!(unknown(push_opcode, 3), "OPCODE3");
-        assert_eq!(unknown(push_rcode, 12), "RCODE12");
+        assert_eq!((opcode_name(5), opcode_name(3)), (Some("UPDATE"), None));
+        assert_eq!((rcode_name(11), rcode_name(12), rcode_name(23)), (Some("DSOTYPENI"), None, Some("BADCOOKIE")));
     }
 }

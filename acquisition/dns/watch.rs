@@ -7,10 +7,12 @@
 //! | hidden files, `*.tmp`, `*.part`, empty ones, folders, pipes | left alone |
 //! | a file that was read, under another name or time | its content's hash is known: not read again |
 //! | a file that grew after it was read, its start the same | read on: as many records as were logged are passed over |
+//! | TCP segments at its end that wait for one before them | left for what may still be appended; once the file has not changed for twelve times as long as it takes to settle, read without it. If it grows even then, their messages come again |
 //! | a file that became another one | read |
 //! | a file that is gone before it was read whole | a line of what was missed |
 //! | a file that cannot be read | an error is reported once, the others go on; it is tried again when it changes |
-//! | more than 2,048 files | an error: the cursor names each, so that none is read twice; move away what was read |
+//! | `dns.directory_after_read` is `delete` | a file is removed once its last record is in the log, if it is still the same |
+//! | more than 2,048 files that were read | an error: the cursor names each, so that none is read twice; move them away, or let them be deleted |
 //!
 //! The oldest file comes first, so that captures that follow each other are read in their order. The folder is listed
 //! each second: that works on every file system, and nothing depends on an event that was not delivered.
@@ -21,21 +23,32 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use contract::{
-    Clock, Collector, CollectorId, Coverage, CoverageKind, Cursor, Error, Harvest, Remedy, Result, SourceId, Timestamp,
+    Acknowledge, Clock, Collector, CollectorId, Coverage, CoverageKind, Cursor, Error, Harvest, Remedy, Result,
+    SourceId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::file::Waiting;
 use super::renames::Renames;
+use super::settings::AfterRead;
 use crate::OpenFile;
 use crate::file::{cursor_after, hash_start};
 
-/// Files of a folder. Each takes about 85 bytes of the cursor, which every harvest carries.
-const FILES_MAX: usize = 2_048;
+/// Files of a folder that were read and are still there. Each takes about 85 bytes of the cursor, which every harvest
+/// carries.
+pub(super) const FILES_MAX: usize = 2_048;
+
+/// Files of a folder that are looked at each second.
+const LISTED_MAX: usize = 16_384;
+
+/// In times of settling: after so long nothing is appended to a file any more.
+const FINAL_TIMES: u32 = 12;
 
 /// Hexadecimal digits of a file's hash that are kept.
 const CONTENT_DIGITS: usize = 16;
@@ -46,15 +59,22 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Notes of one file that become lines of coverage.
 const NOTES_MAX: usize = 16;
 
-/// Opens a file; blocks for as long as reading it once takes.
-pub(super) type OpenCapture = Arc<dyn Fn(&Path) -> Result<OpenFile> + Send + Sync>;
+/// Opens a file; blocks for as long as reading it once takes. Where it is given, it tells what waits at the end.
+pub(super) type OpenCapture = Arc<dyn Fn(&Path, Option<Waiting>) -> Result<OpenFile> + Send + Sync>;
+
+/// What is set of a folder.
+pub(super) struct Folder {
+    pub(super) path: PathBuf,
+    pub(super) settle: Duration,
+    pub(super) after_read: AfterRead,
+    pub(super) files_max: usize,
+}
 
 /// See the module.
 pub(super) struct FolderCollector {
     id: CollectorId,
     source: SourceId,
-    folder: PathBuf,
-    settle: Duration,
+    folder: Folder,
     clock: Arc<dyn Clock>,
     open: OpenCapture,
     renames: Option<Renames>,
@@ -65,6 +85,12 @@ pub(super) struct FolderCollector {
     /// Files that could not be read, by how they looked.
     failed: HashSet<String>,
     reading: Option<OpenFile>,
+    /// What waits at the end of it.
+    waiting: Waiting,
+    /// Files to be removed once the next harvest is on disk: path and look.
+    done: Vec<(PathBuf, String)>,
+    /// Whether the folder was looked at; what the first cursor says was read, is read for sure.
+    has_looked: bool,
 }
 
 /// Where the collector stands.
@@ -77,9 +103,10 @@ struct Progress {
     file: Option<Reading>,
 }
 
-/// A file as it was when it was read: its look, the hash of its content, its length, and its records.
+/// A file as it was when it was read: its look, the hash of its content, its length, its records, and how many TCP streams
+/// wait at its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct WasRead(String, String, u64, u64);
+struct WasRead(String, String, u64, u64, #[serde(default)] usize);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,6 +121,9 @@ struct Reading {
     passed: u64,
     /// Records logged since.
     records: u64,
+    /// Nothing more is waited for at its end.
+    #[serde(default)]
+    is_final: bool,
     from: Option<Timestamp>,
     to: Option<Timestamp>,
 }
@@ -112,26 +142,39 @@ struct Listed {
 
 impl FolderCollector {
     /// A collector of one folder.
-    pub(super) fn new(
-        source: SourceId,
-        folder: PathBuf,
-        settle: Duration,
-        clock: Arc<dyn Clock>,
-        open: OpenCapture,
-    ) -> Self {
-        let id = CollectorId(format!("{source}/directory:{}", folder.display()));
-        let (renamed, unsettled, failed) = Default::default();
-        Self { id, source, folder, settle, clock, open, renames: None, renamed, unsettled, failed, reading: None }
+    pub(super) fn new(source: SourceId, folder: Folder, clock: Arc<dyn Clock>, open: OpenCapture) -> Self {
+        let id = CollectorId(format!("{source}/directory:{}", folder.path.display()));
+        let (renamed, unsettled, failed, waiting, done) = Default::default();
+        let (renames, reading, has_looked) = (None, None, false);
+        Self {
+            id,
+            source,
+            folder,
+            clock,
+            open,
+            renames,
+            renamed,
+            unsettled,
+            failed,
+            reading,
+            waiting,
+            done,
+            has_looked,
+        }
     }
 
-    /// The next file that is whole and was not read; the content of one that was, under another look, is noted.
-    async fn next_file(&mut self, progress: &mut Progress) -> Result<()> {
+    /// Opens the next file that is whole and was not read; the content of one that was, under another look, is noted.
+    /// Answers what is missed of files that are gone.
+    async fn next_file(&mut self, progress: &mut Progress) -> Result<Vec<Coverage>> {
         let listed = self.list().await?;
-        let keys: HashSet<&str> = listed.iter().map(|file| file.key.as_str()).collect();
-        progress.read.retain(|key, _| keys.contains(key.as_str()));
-        self.failed.retain(|look| listed.iter().any(|file| file.look == *look));
-        for file in self.whole(&listed, progress) {
-            let opened = match self.open_file(&file.name).await {
+        let gone = self.forget_gone(&listed, progress);
+        let is_first = !std::mem::replace(&mut self.has_looked, true);
+        if is_first {
+            listed.iter().filter(|file| progress.has(file)).for_each(|file| self.note_done(file));
+        }
+        for (file, is_final) in self.whole(&listed, progress) {
+            self.check_room(progress)?;
+            let opened = match self.open_file(&file.name, is_final).await {
                 Ok(opened) => opened,
                 Err(error) => {
                     self.failed.insert(file.look);
@@ -140,27 +183,60 @@ impl FolderCollector {
             };
             self.renamed.remove(&file.name);
             let content = content(&opened);
-            if let Some(WasRead(_, _, bytes, records)) =
-                progress.read.values().find(|WasRead(_, known, ..)| *known == content).cloned()
+            let known = progress.read.values().find(|WasRead(_, known, ..)| *known == content).cloned();
+            let is_again = progress.read.get(&file.key).is_some_and(|WasRead(look, ..)| *look == file.look);
+            if let Some(WasRead(_, _, bytes, records, waiting)) = known
+                && !is_again
             {
-                progress.read.insert(file.key, WasRead(file.look, content, bytes, records));
+                self.note_done(&file);
+                progress.read.insert(file.key, WasRead(file.look, content, bytes, records, waiting));
                 continue;
             }
-            let passed = Self::passed(self.folder.join(&file.name), &file, progress.read.get(&file.key)).await;
+            let passed = Self::passed(self.folder.path.join(&file.name), &file, progress.read.get(&file.key)).await;
             let cursor = if passed == 0 { Cursor::default() } else { cursor_after(passed)? };
             let Listed { name, look, bytes, .. } = file;
             let (cursor, records, from, to) = (cursor.0, 0, None, None);
             self.reading = Some(opened);
-            progress.file = Some(Reading { name, look, content, bytes, cursor, passed, records, from, to });
+            progress.file = Some(Reading { name, look, content, bytes, cursor, passed, records, is_final, from, to });
             break;
         }
-        Ok(())
+        Ok(gone)
+    }
+
+    /// What waited at the end of a file that is gone, is missed.
+    fn forget_gone(&mut self, listed: &[Listed], progress: &mut Progress) -> Vec<Coverage> {
+        let keys: HashSet<&str> = listed.iter().map(|file| file.key.as_str()).collect();
+        self.failed.retain(|look| listed.iter().any(|file| file.look == *look));
+        let gone = progress.read.extract_if(.., |key, _| !keys.contains(key.as_str()));
+        let waiting: usize = gone.map(|(_, WasRead(.., waiting))| waiting).sum();
+        if waiting == 0 {
+            return Vec::new();
+        }
+        let reason = format!("files are gone in which {waiting} TCP streams waited for a segment");
+        vec![self.line(CoverageKind::Missed, (None, None), waiting as u64, reason)]
+    }
+
+    fn check_room(&self, progress: &Progress) -> Result<()> {
+        let (count, most) = (progress.read.len(), self.folder.files_max);
+        if count < most {
+            return Ok(());
+        }
+        let right = "move them away, or set `dns.directory_after_read` to `delete`";
+        let doing = format!("read on in `{}` of `dns.directories`", self.folder.path.display());
+        Err(Error::retry(format!("{doing} (it has {count} files that were read, {most} at the most: {right})")))
+    }
+
+    /// Has a file removed with the next harvest, if that is set.
+    fn note_done(&mut self, file: &Listed) {
+        if self.folder.after_read == AfterRead::Delete {
+            self.done.push((self.folder.path.join(&file.name), file.look.clone()));
+        }
     }
 
     /// How many records of a file were logged before it grew.
     async fn passed(path: PathBuf, file: &Listed, before: Option<&WasRead>) -> u64 {
-        let Some(WasRead(_, content, bytes, records)) = before.cloned() else { return 0 };
-        if file.bytes <= bytes {
+        let Some(WasRead(_, content, bytes, records, _)) = before.cloned() else { return 0 };
+        if file.bytes < bytes {
             return 0;
         }
         match tokio::task::spawn_blocking(move || hash_start(&path, bytes)).await {
@@ -171,33 +247,40 @@ impl FolderCollector {
 
     async fn list(&mut self) -> Result<Vec<Listed>> {
         let failed = |error: io::Error| {
-            Error::retry(format!("list the folder `{}` of `dns.directories`", self.folder.display())).because(error)
+            Error::retry(format!("list the folder `{}` of `dns.directories`", self.folder.path.display()))
+                .because(error)
         };
         // Before the listing, so that a file is in it that is renamed in the moment after.
         match &self.renames {
             Some(renames) => self.renamed.extend(renames.take()),
-            None => self.renames = Renames::of(&self.folder),
+            None => self.renames = Renames::of(&self.folder.path),
         }
-        let folder = self.folder.clone();
+        let folder = self.folder.path.clone();
         let listed = tokio::task::spawn_blocking(move || list(&folder)).await;
         let listed = listed.map_err(|error| failed(io::Error::other(error)))?.map_err(failed)?;
-        if listed.len() > FILES_MAX {
-            let count = listed.len();
-            let right = format!("it has {count} files, {FILES_MAX} at the most: move away those that were read");
+        if listed.len() > LISTED_MAX {
+            let right = format!("it has more than {LISTED_MAX} files: move away those that were read");
             return Err(failed(io::Error::other(right)));
         }
         Ok(listed)
     }
 
-    /// Files that were not read and will not change any more, the oldest first.
-    fn whole(&mut self, listed: &[Listed], progress: &Progress) -> Vec<Listed> {
+    /// Files that were not read and will not change for now, the oldest first; and those of which more was waited for, once
+    /// they will not change at all.
+    fn whole(&mut self, listed: &[Listed], progress: &Progress) -> Vec<(Listed, bool)> {
         let now = self.clock.now();
-        let settle = self.settle.as_micros() as i64;
+        let settle = self.folder.settle.as_micros() as i64;
         let mut unsettled = HashMap::new();
         let mut whole = Vec::new();
         for file in listed {
-            let was_read = progress.read.get(&file.key).is_some_and(|WasRead(look, ..)| *look == file.look);
-            if was_read || self.failed.contains(&file.look) {
+            if self.failed.contains(&file.look) {
+                continue;
+            }
+            if let Some(WasRead(look, .., waiting)) = progress.read.get(&file.key)
+                && *look == file.look
+            {
+                let is_final = now.0 - file.modified.0 >= settle * i64::from(FINAL_TIMES);
+                whole.extend((*waiting > 0 && is_final).then(|| (file.clone(), true)));
                 continue;
             }
             let same = self.unsettled.get(&file.name).filter(|(look, _)| *look == file.look);
@@ -205,23 +288,25 @@ impl FolderCollector {
             // The second for clocks of file servers that are ahead of ours.
             let is_settled = now.0 - file.modified.0 >= settle || now.0 - since.0 >= settle;
             if is_settled || self.renamed.contains(&file.name) {
-                whole.push(file.clone());
+                // What is deleted cannot grow.
+                whole.push((file.clone(), self.folder.after_read == AfterRead::Delete));
             } else {
                 unsettled.insert(file.name.clone(), (file.look.clone(), since));
             }
         }
         self.unsettled = unsettled;
-        self.renamed.retain(|name| whole.iter().any(|file| file.name == *name));
-        whole.sort_by(|a, b| (a.modified, &a.name).cmp(&(b.modified, &b.name)));
+        self.renamed.retain(|name| whole.iter().any(|(file, _)| file.name == *name));
+        whole.sort_by(|(a, _), (b, _)| (a.modified, &a.name).cmp(&(b.modified, &b.name)));
         whole
     }
 
     /// The future borrows nothing: an open file may not be looked at by two threads at once.
-    fn open_file(&self, name: &str) -> impl Future<Output = Result<OpenFile>> + Send + use<> {
-        let (open, folder, path) = (self.open.clone(), self.folder.clone(), self.folder.join(name));
+    fn open_file(&self, name: &str, is_final: bool) -> impl Future<Output = Result<OpenFile>> + Send + use<> {
+        let (open, folder, path) = (self.open.clone(), self.folder.path.clone(), self.folder.path.join(name));
+        let waiting = (!is_final).then(|| self.waiting.clone());
         async move {
             let failed = || Error::retry(format!("watch `{}`", folder.display()));
-            let opened = tokio::task::spawn_blocking(move || open(&path)).await;
+            let opened = tokio::task::spawn_blocking(move || open(&path, waiting)).await;
             let opened = opened.map_err(|error| failed().because(error))?;
             opened.map_err(|error| match error.remedy() {
                 Remedy::Stop => error,
@@ -230,14 +315,21 @@ impl FolderCollector {
         }
     }
 
-    fn line(&self, kind: CoverageKind, reading: &Reading, records: u64, reason: String) -> Coverage {
+    fn line(
+        &self,
+        kind: CoverageKind,
+        (from, to): (Option<Timestamp>, Option<Timestamp>),
+        records: u64,
+        reason: String,
+    ) -> Coverage {
         let now = self.clock.now();
-        let (from, to) = (reading.from.unwrap_or(now), reading.to.unwrap_or(now));
+        let (from, to) = (from.unwrap_or(now), to.unwrap_or(now));
         let (source, collector) = (self.source.0.to_owned(), self.id.0.clone());
         Coverage { source, collector, kind, from, to: Timestamp(to.0.saturating_add(1)), records, reason }
     }
 
-    fn harvest(&self, progress: &Progress) -> Result<Harvest> {
+    /// Without records; files that are done with it are removed once it is on disk.
+    fn harvest(&mut self, progress: &Progress) -> Result<Harvest> {
         let cursor = serde_json::to_string(progress).map_err(|error| Error::stop("write a cursor").because(error))?;
         Ok(Harvest {
             source: self.source,
@@ -246,7 +338,7 @@ impl FolderCollector {
             coverage: Vec::new(),
             cursor: Cursor(cursor),
             poll_again_in: Some(Duration::ZERO),
-            acknowledge: None,
+            acknowledge: (!self.done.is_empty()).then(|| remove_later(std::mem::take(&mut self.done))),
         })
     }
 
@@ -262,7 +354,7 @@ impl FolderCollector {
                 self.failed.insert(reading.look.clone());
                 progress.file = None;
                 let reason = format!("`{}`: {error}", reading.name);
-                let coverage = vec![self.line(CoverageKind::Missed, &reading, 0, reason)];
+                let coverage = vec![self.line(CoverageKind::Missed, (reading.from, reading.to), 0, reason)];
                 return Ok(Harvest { coverage, ..self.harvest(&progress)? });
             }
         };
@@ -279,15 +371,47 @@ impl FolderCollector {
             let notes =
                 notes.map(|notes| notes.lock().map_or_else(|error| error.into_inner().clone(), |notes| notes.clone()));
             let covered = format!("the file `{}`", reading.name);
-            coverage.push(self.line(CoverageKind::Covered, &reading, reading.records, covered));
+            let times = (reading.from, reading.to);
+            coverage.push(self.line(CoverageKind::Covered, times, reading.records, covered));
             let notes = notes.into_iter().flatten().take(NOTES_MAX);
-            coverage.extend(notes.map(|note| self.line(CoverageKind::Missed, &reading, 0, note)));
-            let records = reading.passed + reading.records;
-            progress.read.insert(key(&reading.name), WasRead(reading.look, reading.content, reading.bytes, records));
-            progress.file = None;
+            coverage.extend(notes.map(|note| self.line(CoverageKind::Missed, times, 0, note)));
+            self.has_read(&mut progress, reading);
         }
         Ok(Harvest { records: brought.records, coverage, ..self.harvest(&progress)? })
     }
+
+    fn has_read(&mut self, progress: &mut Progress, reading: Reading) {
+        let Reading { name, look, content, bytes, passed, records, is_final, .. } = reading;
+        let is_again = progress.read.get(&key(&name)).is_some_and(|WasRead(known, ..)| *known == look);
+        // Should it grow even so, what waited at its end comes again: behind what came before that.
+        let records = if is_again { passed } else { passed + records };
+        let waiting = if is_final { 0 } else { self.waiting.load(Ordering::Relaxed) };
+        if waiting == 0 && self.folder.after_read == AfterRead::Delete {
+            self.done.push((self.folder.path.join(&name), look.clone()));
+        }
+        progress.read.insert(key(&name), WasRead(look, content, bytes, records, waiting));
+        progress.file = None;
+    }
+}
+
+impl Progress {
+    /// Whether all of a file was read.
+    fn has(&self, file: &Listed) -> bool {
+        self.read.get(&file.key).is_some_and(|WasRead(look, .., waiting)| *look == file.look && *waiting == 0)
+    }
+}
+
+/// Removes the files that still look the same. One that cannot be removed stays, and is known.
+fn remove_later(files: Vec<(PathBuf, String)>) -> Acknowledge {
+    Acknowledge::new(move || {
+        for (path, known) in &files {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let is_same = std::fs::metadata(path).is_ok_and(|metadata| look(&name, &metadata) == *known);
+            if is_same {
+                std::fs::remove_file(path).unwrap_or_default();
+            }
+        }
+    })
 }
 
 #[async_trait]
@@ -302,24 +426,27 @@ impl Collector for FolderCollector {
             text => serde_json::from_str(text)
                 .map_err(|error| Error::stop(format!("read the cursor of `{}`", self.id)).because(error))?,
         };
+        let mut coverage = Vec::new();
         if progress.file.is_none() {
             self.reading = None;
-            self.next_file(&mut progress).await?;
+            coverage = self.next_file(&mut progress).await?;
         }
         let Some(reading) = progress.file.take() else {
-            return Ok(Harvest { poll_again_in: Some(LOOK_INTERVAL), ..self.harvest(&progress)? });
+            return Ok(Harvest { coverage, poll_again_in: Some(LOOK_INTERVAL), ..self.harvest(&progress)? });
         };
         if self.reading.is_none() {
             // None where it is gone or another.
-            let opened = self.open_file(&reading.name).await.ok();
+            let opened = self.open_file(&reading.name, reading.is_final).await.ok();
             self.reading = opened.filter(|opened| content(opened) == reading.content);
         }
         if self.reading.is_none() {
             let reason = format!("`{}` is gone, or another, before it was read whole", reading.name);
-            let coverage = vec![self.line(CoverageKind::Missed, &reading, 0, reason)];
+            let coverage = vec![self.line(CoverageKind::Missed, (reading.from, reading.to), 0, reason)];
             return Ok(Harvest { coverage, ..self.harvest(&progress)? });
         }
-        self.read_on(progress, reading).await
+        let mut harvest = self.read_on(progress, reading).await?;
+        harvest.coverage.append(&mut coverage);
+        Ok(harvest)
     }
 }
 
@@ -348,7 +475,7 @@ fn list(folder: &Path) -> io::Result<Vec<Listed>> {
             listed.push(Listed { name, key, look, bytes: metadata.len(), modified });
         }
         // One more than allowed is enough to say so.
-        if listed.len() > FILES_MAX {
+        if listed.len() > LISTED_MAX {
             break;
         }
     }

@@ -11,8 +11,8 @@ use contract::{Clock, Collector, Coverage, CoverageKind, Cursor, Remedy, SourceI
 
 use super::dnstap::{Dnstap, MessageType};
 use super::file::reading;
-use super::settings::Settings;
-use super::watch::{FolderCollector, OpenCapture};
+use super::settings::{AfterRead, Settings};
+use super::watch::{Folder, FolderCollector, OpenCapture};
 use crate::{Context, HarvestSize};
 
 /// The start of the tests' clock, which files written now are older than.
@@ -21,21 +21,26 @@ const NOW: i64 = 4_000_000_000_000_000;
 struct Subject {
     folder: tempfile::TempDir,
     clock: Arc<AtomicI64>,
+    after_read: AfterRead,
     collector: FolderCollector,
     cursor: Cursor,
 }
 
 impl Subject {
     fn new() -> Self {
+        Self::with(AfterRead::Keep)
+    }
+
+    fn with(after_read: AfterRead) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(AtomicI64::new(NOW));
-        let collector = collector(folder.path(), &clock);
-        Self { folder, clock, collector, cursor: Cursor::default() }
+        let collector = collector(folder.path(), &clock, after_read);
+        Self { folder, clock, after_read, collector, cursor: Cursor::default() }
     }
 
     /// The same folder after a restart.
     fn restart(&mut self) {
-        self.collector = collector(self.folder.path(), &self.clock);
+        self.collector = collector(self.folder.path(), &self.clock, self.after_read);
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -55,12 +60,19 @@ impl Subject {
 
     /// Polls until the folder has nothing more.
     async fn read(&mut self) -> (usize, Vec<Coverage>) {
-        let (mut records, mut coverage) = (0, Vec::new());
+        let (names, coverage) = self.read_names().await;
+        (names.len(), coverage)
+    }
+
+    /// The same, with the first label of each message's question.
+    async fn read_names(&mut self) -> (Vec<String>, Vec<Coverage>) {
+        let (mut records, mut coverage) = (Vec::new(), Vec::new());
         loop {
             let harvest = self.collector.poll(&self.cursor).await.unwrap();
-            records += harvest.records.len();
+            records.extend(harvest.records.iter().map(|record| first_label(&record.body)));
             coverage.extend(harvest.coverage);
             self.cursor = harvest.cursor;
+            harvest.acknowledge.iter().for_each(contract::Acknowledge::on_disk);
             if harvest.poll_again_in != Some(Duration::ZERO) {
                 return (records, coverage);
             }
@@ -68,13 +80,21 @@ impl Subject {
     }
 }
 
-fn collector(folder: &Path, clock: &Arc<AtomicI64>) -> FolderCollector {
+fn first_label(body: &[u8]) -> String {
+    let dns = Dnstap::read(body).unwrap().dns().unwrap();
+    let length = usize::from(dns.get(12).copied().unwrap_or(0));
+    String::from_utf8_lossy(dns.get(13..13 + length).unwrap_or_default()).into_owned()
+}
+
+fn collector(folder: &Path, clock: &Arc<AtomicI64>, after_read: AfterRead) -> FolderCollector {
     let now = clock.clone();
     let clock: Arc<dyn Clock> = Arc::new(move || Timestamp(now.load(Ordering::Relaxed)));
     let harvest = HarvestSize { records_max: 2, ..HarvestSize::default() };
     let context = Context { clock: clock.clone(), harvest };
-    let open: OpenCapture = Arc::new(move |path| crate::file::open(path, &context, reading(&Settings::default())?));
-    FolderCollector::new(SourceId("dns"), folder.to_owned(), Duration::from_secs(5), clock, open)
+    let open: OpenCapture =
+        Arc::new(move |path, waiting| crate::file::open(path, &context, reading(&Settings::default(), waiting)?));
+    let folder = Folder { path: folder.to_owned(), settle: Duration::from_secs(5), after_read, files_max: 20 };
+    FolderCollector::new(SourceId("dns"), folder, clock, open)
 }
 
 /// Data frames of so many messages, of a kind.
@@ -204,4 +224,112 @@ async fn a_file_that_goes_before_it_was_read_whole_is_missed_by_name() {
     let (records, coverage) = subject.read().await;
     assert_eq!(records, 0);
     assert_eq!(coverage[0].reason, "`a.fstrm` is gone, or another, before it was read whole");
+}
+
+/// A pcap of raw IP packets, a second apart: each a protocol and its payload.
+fn pcap(packets: &[(u8, Vec<u8>)]) -> Vec<u8> {
+    let mut file = [0xa1b2_c3d4_u32, 0, 0, 0, 65_535, 101].map(u32::to_be_bytes).concat();
+    for (seconds, (protocol, payload)) in (1_u32..).zip(packets) {
+        let length = 20 + payload.len() as u32;
+        file.extend([seconds, 0, length, length].map(u32::to_be_bytes).concat());
+        file.extend([0x45, 0, (length >> 8) as u8, length as u8, 0, 0, 0, 0, 64, *protocol, 0, 0]);
+        file.extend([192, 0, 2, 1, 192, 0, 2, 53]);
+        file.extend(payload);
+    }
+    file
+}
+
+fn query(name: &str) -> Vec<u8> {
+    let header = [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, name.len() as u8];
+    [&header[..], name.as_bytes(), &[0, 0, 1, 0, 1]].concat()
+}
+
+fn udp(name: &str) -> (u8, Vec<u8>) {
+    let query = query(name);
+    (17, [&[0x9c, 0x40, 0, 53, 0, 8 + query.len() as u8, 0, 0][..], &query].concat())
+}
+
+/// A segment with a message at an offset of the stream; without a name its SYN.
+fn tcp(offset: u8, name: &str) -> (u8, Vec<u8>) {
+    let (flags, body) = match name {
+        "" => (2, Vec::new()),
+        name => (16, [&[0, query(name).len() as u8][..], &query(name)].concat()),
+    };
+    let sequence = if flags == 2 { 0 } else { 1 + offset };
+    let head = [0x9c, 0x40, 0, 53, 0, 0, 0, sequence, 0, 0, 0, 0, 0x50, flags, 1, 0, 0, 0, 0, 0];
+    (6, [&head[..], &body].concat())
+}
+
+#[tokio::test]
+async fn a_capture_that_grows_gives_each_message_once_also_behind_a_hole() {
+    let packets = [udp("first"), tcp(0, ""), tcp(24, "second"), udp("third"), tcp(0, "zero"), udp("fourth")];
+    for seen in 3..=5 {
+        let mut subject = Subject::new();
+        subject.write("a.pcap", &pcap(&packets[..seen]));
+        subject.pass(5);
+        let mut all = subject.read_names().await.0;
+        assert!(!all.contains(&"second".to_owned()) || seen == 5, "what is before it may still come");
+        subject.restart();
+        subject.write("a.pcap", &pcap(&packets));
+        subject.pass(5);
+        all.extend(subject.read_names().await.0);
+        subject.pass(600);
+        all.extend(subject.read_names().await.0);
+        all.sort();
+        assert_eq!(all, ["first", "fourth", "second", "third", "zero"], "after {seen} packets");
+    }
+}
+
+#[tokio::test]
+async fn what_waits_at_the_end_is_read_once_the_file_grows_no_more_or_missed_with_it() {
+    let capture = pcap(&[udp("first"), tcp(0, ""), tcp(24, "second"), udp("third")]);
+    let mut subject = Subject::new();
+    subject.write("a.pcap", &capture);
+    subject.pass(5);
+    assert_eq!(subject.read_names().await.0, ["first", "third"]);
+    subject.pass(50);
+    assert_eq!(subject.read_names().await.0.len(), 0);
+    subject.pass(5);
+    subject.restart();
+    assert_eq!(subject.read_names().await.0, ["second"]);
+    subject.pass(600);
+    assert_eq!(subject.read_names().await, (Vec::new(), Vec::new()));
+    subject.write("b.pcap", &[&capture[..], &[0; 3]].concat());
+    subject.pass(5);
+    assert_eq!(subject.read_names().await.0.len(), 2);
+    std::fs::remove_file(subject.path("b.pcap")).unwrap();
+    let (records, coverage) = subject.read().await;
+    assert_eq!((records, coverage[0].records), (0, 1));
+    assert_eq!(coverage[0].reason, "files are gone in which 1 TCP streams waited for a segment");
+}
+
+#[tokio::test]
+async fn a_file_is_deleted_once_it_is_logged_if_so_set_and_however_many_come() {
+    let mut subject = Subject::with(AfterRead::Delete);
+    for number in 0..30 {
+        subject.write(&format!("{number}.pcap"), &pcap(&[udp(&format!("name{number}")), tcp(0, ""), tcp(24, "held")]));
+    }
+    subject.pass(5);
+    let first = subject.collector.poll(&subject.cursor).await.unwrap();
+    subject.cursor = first.cursor.clone();
+    assert_eq!((first.records.len(), subject.folder.path().read_dir().unwrap().count()), (2, 30), "it is not on disk");
+    subject.restart();
+    let (records, _) = subject.read().await;
+    assert_eq!((first.records.len() + records, subject.folder.path().read_dir().unwrap().count()), (60, 0));
+}
+
+#[tokio::test]
+async fn too_many_files_that_were_read_hold_up_the_next_ones_until_they_are_moved() {
+    let mut subject = Subject::new();
+    for number in 0..21 {
+        subject.write(&format!("{number:02}.fstrm"), &frames(number, 1));
+    }
+    subject.pass(5);
+    for _ in 0..20 {
+        subject.cursor = subject.collector.poll(&subject.cursor).await.unwrap().cursor;
+    }
+    let error = subject.collector.poll(&subject.cursor).await.unwrap_err().to_string();
+    assert!(error.contains("it has 20 files that were read, 20 at the most: move them away, or set"), "{error}");
+    std::fs::remove_file(subject.path("03.fstrm")).unwrap();
+    assert_eq!(subject.read().await.0, 1);
 }

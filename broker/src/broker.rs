@@ -53,6 +53,7 @@ impl Broker {
             return Err(Error::change(doing));
         }
         if access == Access::Write {
+            acquisition::prepare(&settings.acquisition)?;
             std::fs::create_dir_all(data)
                 .map_err(|cause| Error::change(format!("create data directory `{}`", data.display())).because(cause))?;
         }
