@@ -97,7 +97,7 @@ async fn a_window_that_breaks_off_twice_is_an_error_and_goes_on_all_the_same() {
     assert_eq!(error.remedy(), Remedy::Retry);
     assert!(error.to_string().contains("breaks off, 2 times now (`badResumptionToken` no)"), "{error}");
     let quarter = collector.poll(&half.cursor).await.unwrap();
-    assert_eq!((papers(&[quarter.clone()]), asked(&replay).len()), (numbered(1..=5), 3));
+    assert_eq!((papers(std::slice::from_ref(&quarter)), asked(&replay).len()), (numbered(1..=5), 3));
     let last = pass(&mut *collector, quarter.cursor).await;
     assert_eq!(last.records.last().map(|record| record.body.clone()), Some(archive().record(70).into()));
 }
