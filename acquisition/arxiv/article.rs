@@ -2,9 +2,11 @@
 
 use contract::limits::RECORD_BYTES_MAX;
 use contract::{Reject, Timestamp};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::authors::Author;
 use super::identifier::Identifier;
+use super::text::mend;
 use super::time::parse_time;
 use super::xml::Element;
 use super::{atom, oai, rss, snapshot};
@@ -133,6 +135,46 @@ impl Article {
         newest.or(self.updated_at).or(self.submitted_at).or(self.announced_at).or(self.datestamp)
     }
 
+    /// A hash of what the record says of the paper, whatever its markup and white space are. What follows from the rest
+    /// (`sets`, `links`, whether files are left) is not part of it, and of the announcement only its day: some listings
+    /// give the time at which they were made.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let Self { format, identifier, title, abstract_text, authors, submitter, categories, primary_category, .. } =
+            self;
+        let Self { doi, journal_ref, report_no, comments, msc_class, acm_class, proxy, license, .. } = self;
+        let Self { submitted_at, updated_at, announced_at, announce_type, versions, datestamp, .. } = self;
+        let mut fields = Fields::default();
+        fields.text(Some(format));
+        fields.text(Some(&identifier.id));
+        fields.number(identifier.version.map(i64::from));
+        for text in [title, abstract_text, submitter, primary_category, doi, journal_ref, report_no, comments] {
+            fields.text(text.as_deref());
+        }
+        for text in [msc_class, acm_class, proxy, license, announce_type] {
+            fields.text(text.as_deref());
+        }
+        for time in [submitted_at, updated_at, datestamp] {
+            fields.number(time.map(|time| time.0));
+        }
+        fields.number(announced_at.map(|time| i64::from(time.day().0)));
+        fields.number(i64::try_from(authors.len()).ok());
+        for Author { keyname, forenames, suffix, affiliation } in authors {
+            fields.text(Some(keyname));
+            for part in [forenames, suffix, affiliation] {
+                fields.text(part.as_deref());
+            }
+        }
+        fields.number(i64::try_from(categories.len()).ok());
+        categories.iter().for_each(|category| fields.text(Some(category)));
+        for Version { number, submitted_at, size, source_type } in versions {
+            fields.number(Some(i64::from(*number)));
+            fields.number(submitted_at.map(|time| time.0));
+            fields.text(size.as_deref());
+            fields.text(source_type.as_deref());
+        }
+        fields.0.digest()
+    }
+
     /// Takes a history, whatever its order, and with it the paper's version and dates.
     pub(super) fn set_versions(&mut self, mut versions: Vec<Version>) {
         versions.sort_by_key(|version| version.number);
@@ -143,6 +185,24 @@ impl Article {
         self.submitted_at = versions.first().filter(|first| first.number == 1).and_then(|first| first.submitted_at);
         self.updated_at = newest.submitted_at;
         self.versions = versions;
+    }
+}
+
+/// A hash of fields that cannot run into each other.
+#[derive(Default)]
+struct Fields(Xxh3);
+
+impl Fields {
+    /// White space does not count, and no text is the same as an empty one.
+    fn text(&mut self, text: Option<&str>) {
+        let text = mend(text.unwrap_or_default());
+        self.0.update(&(text.len() as u64).to_le_bytes());
+        self.0.update(text.as_bytes());
+    }
+
+    fn number(&mut self, number: Option<i64>) {
+        self.0.update(&[u8::from(number.is_some())]);
+        self.0.update(&number.unwrap_or_default().to_le_bytes());
     }
 }
 

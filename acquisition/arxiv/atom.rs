@@ -7,7 +7,8 @@ use contract::Reject;
 use super::article::{Article, identifier_of, time_of};
 use super::authors::Author;
 use super::rss::{announcement, listed_authors};
-use super::text::mend;
+use super::taxonomy::is_code;
+use super::text::{append, mend};
 use super::xml::Element;
 
 /// Reads `<entry>`.
@@ -19,6 +20,10 @@ pub(super) fn read(entry: &Element) -> Result<Article, Reject> {
     let mut article = Article::new("atom", identifier_of(id.as_deref(), "id")?);
     article.title = entry.text_of("title");
     article.categories = entry.all("category").filter_map(|category| category.attribute("term")).map(mend).collect();
+    for class in article.categories.iter().filter(|term| !is_code(term)) {
+        let is_acm = class.starts_with(|first: char| first.is_ascii_uppercase());
+        append(if is_acm { &mut article.acm_class } else { &mut article.msc_class }, class);
+    }
     article.primary_category =
         entry.child("primary_category").and_then(|category| category.attribute("term")).map(mend);
     article.comments = entry.text_of("comment");

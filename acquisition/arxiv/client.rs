@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use contract::{Clock, Error, Remedy, Result, metric};
-use reqwest::header::{ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
-use reqwest::{Proxy, StatusCode, Url, redirect};
+use contract::{Clock, Error, Remedy, Result, Timestamp, metric};
+use reqwest::header::{ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION};
+use reqwest::redirect::Policy;
+use reqwest::{Proxy, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 
-use super::gate::Gate;
+use super::gate::{Gate, INTERVAL_MAX};
 use super::page::Page;
 use super::schema::SCHEMA;
 use super::settings::Settings;
+use super::text::mend;
+use super::xml::Element;
 use crate::Context;
 use crate::http::{BodyTrouble, read_body, retry_after, text, with_causes};
 
@@ -23,7 +26,10 @@ pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(15 * 60);
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Redirects of one request; from `http` to `https` and to another host are two.
-const REDIRECTS_MAX: usize = 5;
+const REDIRECTS_MAX: usize = 4;
+
+/// Bytes of a refusal that are looked at for what it says.
+const SAID_BYTES_MAX: usize = 64 << 10;
 
 /// What all collectors of arXiv ask with.
 pub(super) struct Client {
@@ -51,10 +57,10 @@ impl Client {
     /// One for all collectors, with one gate.
     pub(super) fn new(settings: &Settings, context: &Context) -> Result<Self> {
         let seconds = settings.request_interval_seconds;
-        let interval =
-            Duration::try_from_secs_f64(seconds).ok().filter(|interval| *interval <= Duration::from_secs(3600));
+        let interval = Duration::try_from_secs_f64(seconds).ok().filter(|interval| *interval <= INTERVAL_MAX);
         let Some(interval) = interval else {
-            let doing = format!("use `arxiv.request_interval_seconds` = {seconds} (should be from 0 to 3600)");
+            let right = format!("should be from 0 to {}", INTERVAL_MAX.as_secs());
+            let doing = format!("use `arxiv.request_interval_seconds` = {seconds} ({right})");
             return Err(Error::change(doing));
         };
         let http = http_client(settings)?;
@@ -65,48 +71,69 @@ impl Client {
     /// Asks for `url`. None when it has not changed since `known`.
     ///
     /// # Errors
-    /// `Retry` for what passes, `RetryAfter` where arXiv says when, or refuses.
-    pub(super) async fn get(&self, url: Url, known: Option<&Validators>, doing: &str) -> Result<Option<Answer>> {
+    /// See [`Failure`].
+    pub(super) async fn get(
+        &self,
+        url: Url,
+        known: Option<&Validators>,
+        doing: &str,
+    ) -> Result<Option<Answer>, Failure> {
+        let mut url = url;
+        for _ in 0..=REDIRECTS_MAX {
+            match self.ask(url, known, doing).await? {
+                Reply::Answer(answer) => return Ok(Some(answer)),
+                Reply::Unchanged => return Ok(None),
+                Reply::Elsewhere(next) => url = next,
+            }
+        }
+        let doing = format!("{doing}: arXiv answers with one redirect after the other");
+        Err(Failure::Refused { error: Error::new(Remedy::RetryAfter(REFUSED_WAIT), doing), code: None })
+    }
+
+    /// One request, after the one before has ended.
+    async fn ask(&self, url: Url, known: Option<&Validators>, doing: &str) -> Result<Reply, Failure> {
         let mut pass = self.gate.enter().await.map_err(|wait| limited(doing, wait))?;
-        let failed = |error: reqwest::Error| {
-            metric::HTTP_REQUESTS.add(&[SCHEMA.source.0, "error"], 1);
-            let remedy = if error.is_redirect() { Remedy::RetryAfter(REFUSED_WAIT) } else { Remedy::Retry };
-            Error::new(remedy, doing).because(with_causes(error))
-        };
-        let mut request = self.http.get(url);
+        let mut request = self.http.get(url.clone());
         for (name, value) in known.into_iter().flat_map(Validators::headers) {
             request = request.header(name, value);
         }
-        let mut response = request.send().await.map_err(failed)?;
+        let mut response = request.send().await.map_err(|error| broken(doing, error))?;
         let (status, validators) = (response.status(), Validators::of(response.headers()));
+        metric::HTTP_REQUESTS.add(&[SCHEMA.source.0, status.as_str()], 1);
         let retry_after = retry_after(response.headers(), self.clock.now()).map(|wait| wait.min(WAIT_MAX));
+        // What the head says holds whatever becomes of the body.
+        if asks_to_wait(status, retry_after) {
+            return Err(limited(doing, pass.refused(retry_after)));
+        }
         if status == StatusCode::NOT_MODIFIED && known.is_some() {
-            metric::HTTP_REQUESTS.add(&[SCHEMA.source.0, status.as_str()], 1);
             pass.served();
-            return Ok(None);
+            return Ok(Reply::Unchanged);
+        }
+        if let Some(next) = redirect(&url, status, response.headers()) {
+            return Ok(Reply::Elsewhere(next));
         }
         let mut body = BytesMut::new();
-        match read_body(&mut response, self.page_bytes_max, &mut body).await {
+        let read = read_body(&mut response, self.page_bytes_max, &mut body).await;
+        if status != StatusCode::OK {
+            return Err(refused(status, &body, doing));
+        }
+        match read {
             Ok(()) => {}
-            Err(BodyTrouble::Broken(error)) => return Err(failed(error)),
+            Err(BodyTrouble::Broken(error)) => return Err(broken(doing, error)),
             Err(BodyTrouble::TooLarge) => {
                 metric::HTTP_REQUESTS.add(&[SCHEMA.source.0, "error"], 1);
                 let doing = format!("{doing}: a page exceeds `arxiv.page_bytes_max` = {}", self.page_bytes_max);
-                return Err(Error::new(Remedy::RetryAfter(REFUSED_WAIT), doing));
+                return Err(Failure::Passing(Error::new(Remedy::RetryAfter(REFUSED_WAIT), doing)));
             }
         }
         let body = body.freeze();
-        metric::HTTP_REQUESTS.add(&[SCHEMA.source.0, status.as_str()], 1);
-        match status {
-            StatusCode::OK => {
-                pass.served();
-                Ok(Some(Answer { body, validators }))
-            }
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                Err(limited(doing, pass.refused(retry_after)))
-            }
-            _ => Err(self.refused(status, body, doing)),
+        if is_page(&body) {
+            pass.served();
+        } else {
+            // `Rate exceeded.` comes with a 200 too.
+            pass.refused(None);
         }
+        Ok(Reply::Answer(Answer { body, validators }))
     }
 
     /// Makes the requests after this one rarer.
@@ -115,13 +142,87 @@ impl Client {
             pass.refused(None);
         }
     }
+}
 
-    fn refused(&self, status: StatusCode, body: Bytes, doing: &str) -> Error {
-        let said = Page::read(body, self.clock.now()).error().unwrap_or_else(|| "it does not say why".to_owned());
-        let doing = format!("{doing}: arXiv answers {} ({said})", status.as_u16());
-        let passes = status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT;
-        Error::new(if passes { Remedy::Retry } else { Remedy::RetryAfter(REFUSED_WAIT) }, doing)
+/// What one request brought.
+enum Reply {
+    Answer(Answer),
+    /// What is known is current.
+    Unchanged,
+    /// It is at another address, which is asked in turn.
+    Elsewhere(Url),
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// arXiv asks to wait: 429, 503, or `Retry-After` with another status. `RetryAfter` with that wait.
+    Limited(Error),
+    /// It does not answer this request, and will not answer the next of its kind: 4xx. `RetryAfter`, and the code of the
+    /// archive's error.
+    Refused { error: Error, code: Option<String> },
+    /// The network, 5xx: `Retry`.
+    Passing(Error),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Limited(error) | Failure::Refused { error, .. } | Failure::Passing(error) => error,
+        }
     }
+}
+
+fn asks_to_wait(status: StatusCode, retry_after: Option<Duration>) -> bool {
+    let may_say_when = status == StatusCode::FORBIDDEN || status.is_server_error();
+    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+        || may_say_when && retry_after.is_some()
+}
+
+/// Where a redirect leads.
+fn redirect(from: &Url, status: StatusCode, headers: &HeaderMap) -> Option<Url> {
+    let next = from.join(text(headers, &LOCATION)?).ok()?;
+    (matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) && matches!(next.scheme(), "http" | "https"))
+        .then_some(next)
+}
+
+/// Whether these bytes are XML, and not a page for people or a line of text.
+fn is_page(body: &[u8]) -> bool {
+    let start = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
+    let is_html = [&b"<html"[..], b"<!doctype html"]
+        .iter()
+        .any(|html| start.get(..html.len()).is_some_and(|start| start.eq_ignore_ascii_case(html)));
+    start.starts_with(b"<") && !is_html
+}
+
+fn broken(doing: &str, error: reqwest::Error) -> Failure {
+    metric::HTTP_REQUESTS.add(&[SCHEMA.source.0, "error"], 1);
+    Failure::Passing(Error::retry(doing).because(with_causes(error)))
+}
+
+fn refused(status: StatusCode, body: &[u8], doing: &str) -> Failure {
+    let body = &body[..body.len().min(SAID_BYTES_MAX)];
+    let page = Page::read(Bytes::copy_from_slice(body), Timestamp::default());
+    let said = page.error().or_else(|| said(body)).unwrap_or_else(|| "it does not say why".to_owned());
+    let doing = format!("{doing}: arXiv answers {} ({said})", status.as_u16());
+    if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
+        return Failure::Passing(Error::retry(doing));
+    }
+    let code = page.errors.into_iter().next().map(|(code, _)| code);
+    Failure::Refused { error: Error::new(Remedy::RetryAfter(REFUSED_WAIT), doing), code }
+}
+
+/// What the body of a refusal says that is no error of OAI-PMH or of the API: the description of a listing, or a line of
+/// text.
+fn said(body: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(body);
+    let listing = Element::parse(&text).ok().and_then(|root| {
+        let channel = root.child("channel").unwrap_or(&root);
+        ["description", "subtitle", "title"].iter().find_map(|name| channel.text_of(name))
+    });
+    let plain = || Some(text.clone().into_owned()).filter(|text| !text.trim_start().starts_with('<'));
+    let said = mend(&listing.or_else(plain)?).chars().take(200).collect::<String>();
+    Some(said).filter(|said| !said.is_empty())
 }
 
 fn http_client(settings: &Settings) -> Result<reqwest::Client> {
@@ -129,16 +230,20 @@ fn http_client(settings: &Settings) -> Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
         .user_agent(&settings.user_agent)
         .timeout(Duration::from_secs(settings.timeout_seconds.max(1)))
-        .redirect(redirect::Policy::limited(REDIRECTS_MAX));
+        // Each redirect is a request of its own, which the gate lets through; and no connection stays open beside the
+        // one of the next request.
+        .redirect(Policy::none())
+        .pool_max_idle_per_host(0);
     if !settings.proxy_url.is_empty() {
         builder = builder.proxy(Proxy::all(&settings.proxy_url).map_err(|error| wrong("proxy_url", error))?);
     }
     builder.build().map_err(|error| wrong("user_agent", error))
 }
 
-fn limited(doing: &str, wait: Duration) -> Error {
+fn limited(doing: &str, wait: Duration) -> Failure {
     let wait = wait.max(Duration::from_secs(1));
-    Error::new(Remedy::RetryAfter(wait), format!("{doing}: arXiv asks to wait {} s", wait.as_secs()))
+    let doing = format!("{doing}: arXiv asks to wait {} s", wait.as_secs());
+    Failure::Limited(Error::new(Remedy::RetryAfter(wait), doing))
 }
 
 impl Validators {

@@ -11,15 +11,15 @@ use super::settings::Settings;
 use crate::Context;
 
 /// 2026-01-10T12:00:00Z.
-const NOW: Timestamp = Timestamp(1_768_046_400_000_000);
+pub(super) const NOW: Timestamp = Timestamp(1_768_046_400_000_000);
 
 /// Ten days of seven papers, the last of them today.
-fn archive() -> Archive {
+pub(super) fn archive() -> Archive {
     Archive { first_day: Day(NOW.day().0 - 9), papers_per_day: 7, papers: 70, page_size: 5 }
 }
 
 /// Nothing is asked unless a test says so, and nothing is waited for.
-fn settings(replay: &Replay) -> Settings {
+pub(super) fn settings(replay: &Replay) -> Settings {
     Settings {
         oai_sets: Vec::new(),
         oai_url: replay.oai_url(),
@@ -31,28 +31,35 @@ fn settings(replay: &Replay) -> Settings {
     }
 }
 
-fn harvesting(replay: &Replay, since: &str) -> Settings {
+pub(super) fn harvesting(replay: &Replay, since: &str) -> Settings {
     Settings { oai_sets: vec!["cs".to_owned()], since: since.to_owned(), oai_window_days: 4, ..settings(replay) }
 }
 
-fn searching(replay: &Replay) -> Settings {
+pub(super) fn searching(replay: &Replay) -> Settings {
     Settings { searches: vec!["cat:cs.AI".to_owned()], search_page_size: 10, search_pages_max: 3, ..settings(replay) }
 }
 
 fn collectors(settings: Settings) -> Vec<Box<dyn Collector>> {
-    let context = Context { clock: Arc::new(|| NOW), ..Context::default() };
-    let settings = crate::Settings { arxiv: settings, ..crate::Settings::default() };
-    super::collectors::collectors(&settings, &context).unwrap().polled
+    collectors_in(&Context { clock: Arc::new(|| NOW), ..Context::default() }, settings)
 }
 
-fn collector(settings: Settings) -> Box<dyn Collector> {
+pub(super) fn collectors_in(context: &Context, settings: Settings) -> Vec<Box<dyn Collector>> {
+    let settings = crate::Settings { arxiv: settings, ..crate::Settings::default() };
+    super::collectors::collectors(&settings, context).unwrap().polled
+}
+
+pub(super) fn collector(settings: Settings) -> Box<dyn Collector> {
     let mut all = collectors(settings);
     assert_eq!(all.len(), 1);
     all.remove(0)
 }
 
 /// Polls to the first harvest that is not followed at once by another, each time with a new collector, as after a crash.
-async fn harvest_all(settings: &Settings, mut cursor: Cursor, mut meanwhile: impl FnMut(usize)) -> Vec<Harvest> {
+pub(super) async fn harvest_all(
+    settings: &Settings,
+    mut cursor: Cursor,
+    mut meanwhile: impl FnMut(usize),
+) -> Vec<Harvest> {
     let mut harvests: Vec<Harvest> = Vec::new();
     loop {
         let harvest = collector(settings.clone()).poll(&cursor).await.unwrap();
@@ -66,21 +73,21 @@ async fn harvest_all(settings: &Settings, mut cursor: Cursor, mut meanwhile: imp
     }
 }
 
-fn papers(harvests: &[Harvest]) -> Vec<String> {
+pub(super) fn papers(harvests: &[Harvest]) -> Vec<String> {
     let records = harvests.iter().flat_map(|harvest| &harvest.records);
     records.map(|record| record.id.as_str().split('v').next().unwrap_or_default().to_owned()).collect()
 }
 
-fn numbered(range: std::ops::RangeInclusive<u64>) -> Vec<String> {
+pub(super) fn numbered(range: std::ops::RangeInclusive<u64>) -> Vec<String> {
     range.map(Archive::id).collect()
 }
 
-fn status(status: u16, headers: &[(&'static str, &str)]) -> Response {
+pub(super) fn status(status: u16, headers: &[(&'static str, &str)]) -> Response {
     let headers = headers.iter().map(|&(name, value)| (name, value.to_owned())).collect();
     Response { status, headers, ..Response::default() }
 }
 
-fn page(body: impl Into<Vec<u8>>) -> Response {
+pub(super) fn page(body: impl Into<Vec<u8>>) -> Response {
     Response { body: body.into(), ..Response::default() }
 }
 
@@ -263,7 +270,7 @@ async fn a_wait_that_arxiv_asks_for_holds_for_all_collectors() {
 }
 
 #[tokio::test]
-async fn a_query_is_read_back_to_what_is_known_and_comes_oldest_first() {
+async fn a_query_is_read_back_to_a_page_that_is_known_and_comes_oldest_first() {
     let replay = Replay::start(archive()).await.unwrap();
     let first = collector(searching(&replay)).poll(&Cursor::default()).await.unwrap();
     assert_eq!(papers(std::slice::from_ref(&first)), numbered(61..=70), "one page, the first time");
@@ -272,8 +279,9 @@ async fn a_query_is_read_back_to_what_is_known_and_comes_oldest_first() {
     assert_eq!(replay.requests()[0].target, query);
     replay.grow(15);
     let second = collector(searching(&replay)).poll(&first.cursor).await.unwrap();
-    assert_eq!(papers(std::slice::from_ref(&second)), numbered(71..=85));
-    assert_eq!(replay.requests().len(), 1 + 2);
+    let expected: Vec<String> = [numbered(56..=60), numbered(71..=85)].concat();
+    assert_eq!(papers(std::slice::from_ref(&second)), expected, "three pages, since the first poll read no further");
+    assert_eq!(replay.requests().len(), 1 + 3);
     let third = collector(searching(&replay)).poll(&second.cursor).await.unwrap();
     assert_eq!((third.records.len(), third.coverage.len()), (0, 0));
     replay.grow(100);
@@ -347,7 +355,11 @@ fn a_wrong_setting_is_answered_with_what_would_be_right() {
         (Settings { search_sort: "newest".to_owned(), ..settings() }, "`lastUpdatedDate` or `submittedDate`"),
         (Settings { listings: one("../x"), ..settings() }, "`cs.AI`"),
         (Settings { oai_url: "ftp://x".to_owned(), ..settings() }, "https://export.arxiv.org/"),
-        (Settings { request_interval_seconds: -1.0, ..settings() }, "from 0 to 3600"),
+        (Settings { request_interval_seconds: -1.0, ..settings() }, "from 0 to 60"),
+        (Settings { request_interval_seconds: 61.0, ..settings() }, "from 0 to 60"),
+        (Settings { oai_sets: [one("cs"), one("cs")].concat(), ..settings() }, "`arxiv/oai/cs/arXivRaw` twice"),
+        (Settings { searches: [one("cat:x"), one("cat:x")].concat(), ..settings() }, "`arxiv/search/cat:x` twice"),
+        (Settings { listings: [one("math"), one("math")].concat(), ..settings() }, "`arxiv/listing/math` twice"),
     ] {
         let message = error(settings);
         assert!(message.contains(right), "{message}");

@@ -1,5 +1,6 @@
 //! The collectors that are set, and what they share.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use contract::{Collector, CollectorId, Coverage, CoverageKind, Cursor, Error, Result, Timestamp};
@@ -25,7 +26,15 @@ pub(crate) fn collectors(settings: &crate::Settings, context: &Context) -> Resul
     collectors.polled.extend(harvests.into_iter().map(boxed));
     collectors.polled.extend(searches.into_iter().map(boxed));
     collectors.polled.extend(listings.into_iter().map(boxed));
-    Ok(collectors)
+    // Two of one name would move each other's cursor.
+    let mut names = HashSet::new();
+    match collectors.polled.iter().map(|collector| collector.id()).find(|id| !names.insert(id.clone())) {
+        Some(id) => {
+            let where_from = "`arxiv.oai_sets`, `arxiv.oai_formats`, `arxiv.searches` and `arxiv.listings`";
+            Err(Error::change(format!("collect `{id}` twice (what {where_from} name, each should name once)")))
+        }
+        None => Ok(collectors),
+    }
 }
 
 fn boxed(collector: impl Collector + 'static) -> Box<dyn Collector> {

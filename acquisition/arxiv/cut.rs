@@ -45,7 +45,20 @@ pub(super) struct XmlCutter {
     /// The name of the first element, with its prefix.
     root: Option<Vec<u8>>,
     is_root_closed: bool,
+    searches: [Search; 3],
 }
+
+/// Where the end of a comment, a section or an instruction was looked for in vain: what is never closed would else be
+/// looked through again from each of its beginnings.
+#[derive(Clone, Copy, Debug, Default)]
+struct Search {
+    from: usize,
+    /// None starts before here.
+    to: usize,
+}
+
+/// What opens something that is no element, and what closes it.
+const SECTIONS: [(&[u8], &[u8]); 3] = [(b"<!--", b"-->"), (b"<![CDATA[", b"]]>"), (b"<?", b"?>")];
 
 #[derive(Debug)]
 struct Open {
@@ -90,7 +103,7 @@ impl XmlCutter {
     pub(super) fn pull(&mut self, is_end: bool, pieces: &mut Vec<Piece>) {
         while let Some(at) = self.next_bracket(pieces) {
             self.at = at;
-            match markup(&self.buffer[at..], is_end) {
+            match markup(&self.buffer, at, is_end, &mut self.searches) {
                 Markup::Unknown => break,
                 Markup::Other(length) => self.at += length,
                 Markup::Start { name_length, length } => self.start(name_length, length, pieces),
@@ -101,9 +114,17 @@ impl XmlCutter {
             self.close(self.buffer.len(), pieces);
         }
         if self.open.is_none() {
-            let _read = self.buffer.split_to(self.at);
+            self.split_to(self.at);
             self.at = 0;
         }
+    }
+
+    /// Takes the first bytes out of the buffer.
+    fn split_to(&mut self, length: usize) -> Bytes {
+        for Search { from, to } in &mut self.searches {
+            (*from, *to) = (from.saturating_sub(length), to.saturating_sub(length));
+        }
+        self.buffer.split_to(length).freeze()
     }
 
     /// Where the next `<` stands. A record that grows beyond all records ends on the way there; what follows it up to the
@@ -141,7 +162,7 @@ impl XmlCutter {
             self.at += length;
             return;
         };
-        let _before = self.buffer.split_to(self.at);
+        self.split_to(self.at);
         self.open = Some(Open { kind, name });
         self.at = length;
         if is_empty {
@@ -165,7 +186,7 @@ impl XmlCutter {
 
     /// Hands out the first bytes of the buffer as the piece that is open.
     fn close(&mut self, length: usize, pieces: &mut Vec<Piece>) {
-        let body = self.buffer.split_to(length).freeze();
+        let body = self.split_to(length);
         self.at = 0;
         if let Some(Open { kind, .. }) = self.open.take() {
             pieces.push(Piece { kind, body });
@@ -197,12 +218,28 @@ fn local(name: &[u8]) -> &[u8] {
     memchr(b':', name).map_or(name, |colon| &name[colon + 1..])
 }
 
-fn markup(bytes: &[u8], is_end: bool) -> Markup {
-    let text = Markup::Other(1);
-    for (opening, closing) in [(&b"<!--"[..], &b"-->"[..]), (b"<![CDATA[", b"]]>"), (b"<?", b"?>")] {
+impl Search {
+    /// Where `closing` starts from `at` on.
+    fn find(&mut self, buffer: &[u8], at: usize, closing: &[u8]) -> Option<usize> {
+        if at < self.from {
+            *self = Self::default();
+        }
+        let start = at.max(self.to).min(buffer.len());
+        let found = memmem::find(&buffer[start..], closing).map(|step| start + step);
+        if found.is_none() {
+            // Its start may be what the buffer ends with.
+            *self = Self { from: at, to: buffer.len().saturating_sub(closing.len() - 1).max(self.to) };
+        }
+        found
+    }
+}
+
+fn markup(buffer: &[u8], at: usize, is_end: bool, searches: &mut [Search; 3]) -> Markup {
+    let (bytes, text) = (&buffer[at..], Markup::Other(1));
+    for ((opening, closing), search) in SECTIONS.into_iter().zip(searches) {
         if bytes.starts_with(opening) {
-            return match memmem::find(&bytes[opening.len()..], closing) {
-                Some(length) => Markup::Other(opening.len() + length + closing.len()),
+            return match search.find(buffer, at + opening.len(), closing) {
+                Some(end) => Markup::Other(end + closing.len() - at),
                 // One that is never closed is text: the records after it count.
                 None if is_end || bytes.len() > RECORD_BYTES_MAX => text,
                 None => Markup::Unknown,
@@ -337,6 +374,17 @@ mod tests {
         assert_eq!(pieces(&format!("<OAI-PMH>{error}</OAI-PMH>")), [(Kind::Error, error.to_owned())]);
         assert_eq!(records("plain text, 1 < 2"), Vec::<String>::new());
         assert_eq!(records(""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_never_closed_is_read_in_bounded_time() {
+        for piece in ["<!--", "<![CDATA[", "<?", "<", "<a", "<a '", "</", "<!"] {
+            let page = format!("<l><record>{}<record>2</record></l>", piece.repeat((9 << 20) / piece.len()));
+            for step in [page.len(), 64 << 10] {
+                let (pieces, _) = cut(page.as_bytes(), step);
+                assert_eq!(pieces.last().map(|(_, body)| body.as_str()), Some("<record>2</record>"), "{piece}");
+            }
+        }
     }
 
     #[test]

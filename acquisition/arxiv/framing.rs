@@ -20,22 +20,29 @@ const HEAD_BYTES: usize = 64 << 10;
 /// Bytes that are allocated at once for what is read; bodies are slices of these.
 const CHUNK_BYTES: usize = 1 << 20;
 
+/// Digits of the hash in an id.
+const HASH_LENGTH: usize = 16;
+
 /// Elements that a page of ours starts with, or has soon after its start.
 const ROOTS: &[&[u8]] = &[b"OAI-PMH", b"feed", b"rss", b"RDF", b"record", b"entry", b"item", b"header"];
 
-/// One record. Its id is that of the paper and its version, where the record names it, and a hash of its bytes: seen
-/// again unchanged it is a duplicate, and whatever changes in it makes a row. What cannot be read has the hash alone.
-/// It happened when the version came to be; where it does not say so, at `listed_at`.
+/// One record. Its id is that of the paper and its version, where the record names it, and a hash of what it says: seen
+/// again unchanged it is a duplicate, also with other markup, and whatever changes in it makes a row. What cannot be read
+/// has a hash of its bytes. It happened when the version came to be; where it does not say so, at `listed_at`.
 pub(super) fn record(body: Bytes, listed_at: Option<Timestamp>, now: Timestamp) -> RawRecord {
-    let hash = xxh3_64(&body);
     let (id, event_time) = match Article::parse(&body) {
         Ok(article) => {
             let version = article.identifier.version.map(|version| format!("v{version}")).unwrap_or_default();
-            (format!("{}{version}.{hash:016x}", article.identifier.id), article.event_time())
+            (format!("{}{version}.{:016x}", article.identifier.id, article.fingerprint()), article.event_time())
         }
-        Err(_) => (format!("{hash:016x}"), None),
+        Err(_) => (format!("{:016x}", xxh3_64(&body)), None),
     };
     RawRecord { id: RecordId::from(id), event_time: event_time.or(listed_at).unwrap_or(now), fetched_at: now, body }
+}
+
+/// The paper and version in the id of a record; all of the id where it names none.
+pub(super) fn paper_of(id: &str) -> &str {
+    id.rsplit_once('.').filter(|(_, hash)| hash.len() == HASH_LENGTH).map_or(id, |(paper, _)| paper)
 }
 
 /// The text of a piece that holds one value.
@@ -259,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_names_paper_version_and_bytes() {
+    fn an_id_names_paper_version_and_content() {
         let entry = |title: &str| {
             let times = "<published>2026-01-01T00:00:00Z</published><updated>2026-01-02T00:00:00Z</updated>";
             let text =
@@ -268,12 +275,52 @@ mod tests {
         };
         let (one, other) = (entry("One"), entry("Other"));
         assert_eq!(one.event_time.to_string(), "2026-01-02T00:00:00Z");
-        let hash = format!("{:016x}", xxh3_64(&one.body));
-        assert_eq!(one.id.as_str(), format!("2601.00001v2.{hash}"));
+        assert!(one.id.as_str().starts_with("2601.00001v2.") && one.id.as_str().len() == 13 + HASH_LENGTH);
+        assert_eq!(paper_of(one.id.as_str()), "2601.00001v2");
         assert_eq!(entry("One").id, one.id);
         assert_ne!(other.id, one.id);
         let broken = record("<entry>".into(), Some(Timestamp(5)), NOW);
-        assert_eq!((broken.id.as_str().len(), broken.event_time), (16, Timestamp(5)));
+        assert_eq!((broken.id.as_str(), broken.event_time), (&*format!("{:016x}", xxh3_64(b"<entry>")), Timestamp(5)));
+        assert_eq!(paper_of(broken.id.as_str()), broken.id.as_str());
+        assert_eq!(paper_of("2601.00001v2"), "2601.00001v2");
+    }
+
+    /// The id of a record of OAI-PMH with this in its metadata and header.
+    fn id(metadata: &str, header: &str) -> RecordId {
+        let text = format!(
+            "<record><header><identifier>oai:arXiv.org:0705.0001</identifier><datestamp>2026-01-02</datestamp>{header}\
+             </header><metadata><arXivRaw><id>0705.0001</id>{metadata}</arXivRaw></metadata></record>"
+        );
+        record(text.into(), None, NOW).id
+    }
+
+    #[test]
+    fn the_same_content_in_other_markup_has_the_same_id() {
+        let version = "<version version='v1'><date>2026-01-01</date><size>1kb</size></version>";
+        let plain = id(&format!("<title>A B</title>{version}<abstract>C &lt; D</abstract>"), "<setSpec>cs</setSpec>");
+        let other =
+            format!("\n  <title>\n A\n  B</title>\n<abstract><![CDATA[ C < D]]></abstract><proxy/>\n {version}");
+        assert_eq!(id(&other, "\n<setSpec>cs:cs:LG</setSpec>"), plain);
+        for change in ["<doi>10.1/x</doi>", "<comments>withdrawn</comments>", "<authors>A B</authors>"] {
+            assert_ne!(id(&format!("{other}{change}"), ""), plain, "{change}");
+        }
+        let split = |title: &str, text: &str| id(&format!("<title>{title}</title><abstract>{text}</abstract>"), "");
+        assert_ne!(split("A", "B C"), split("A B", "C"));
+    }
+
+    #[test]
+    fn a_listing_made_again_has_the_ids_it_had() {
+        let entry = |updated: &str, day: &str, kind: &str| {
+            let text = format!(
+                "<entry><id>oai:arXiv.org:2601.00001v1</id><updated>{updated}</updated><title>T</title><published>{day}\
+                 </published><announce_type>{kind}</announce_type></entry>"
+            );
+            record(text.into(), None, NOW)
+        };
+        let first = entry("2026-01-05T04:00:02.388418+00:00", "2026-01-05T00:00:00-05:00", "new");
+        let again = entry("2026-01-05T09:30:00.000001+00:00", "2026-01-05T00:00:00-05:00", "new");
+        assert_eq!((&first.id, first.event_time), (&again.id, again.event_time));
+        assert_ne!(first.id, entry("2026-01-06T04:00:02+00:00", "2026-01-06T00:00:00-05:00", "cross").id);
     }
 
     #[test]

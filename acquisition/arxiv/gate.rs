@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep_until};
 
-/// The longest that requests are spread when arXiv refuses them without saying how long to wait.
-const INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// The longest that requests are spread, by the setting or when arXiv refuses them without saying how long to wait. It
+/// lies below [`WAIT_HERE_MAX`]: a poll of several requests waits between them, and would else never come to its end.
+pub(super) const INTERVAL_MAX: Duration = Duration::from_secs(60);
 
 /// A longer wait is for the runtime, which can stop meanwhile and says what it waits for.
 const WAIT_HERE_MAX: Duration = Duration::from_secs(65);

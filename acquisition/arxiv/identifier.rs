@@ -24,7 +24,7 @@ impl Identifier {
 }
 
 /// The rest after a prefix that is ASCII, in any case.
-fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+pub(super) fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     let (start, rest) = text.split_at_checked(prefix.len())?;
     start.eq_ignore_ascii_case(prefix).then_some(rest)
 }

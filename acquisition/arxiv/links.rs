@@ -1,7 +1,16 @@
 //! Addresses in comments and abstracts, and the code repositories among them.
 
+use super::identifier::strip_prefix;
+use super::text::head;
+
 /// Addresses that a paper's texts name, at the most; more are a list that someone pasted.
 const LINKS_MAX: usize = 64;
+
+/// Bytes of a text that are looked through; abstracts have 2,000.
+const TEXT_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of an address; what is longer is cut.
+const LINK_BYTES_MAX: usize = 2_000;
 
 /// Hosts of code; a repository there is `HOST/OWNER/NAME`.
 const CODE_HOSTS: &[&str] = &["github.com", "gitlab.com", "bitbucket.org", "codeberg.org"];
@@ -29,7 +38,7 @@ const NOT_OWNERS: &[&str] = &[
 
 /// The addresses in a text, in order: those with `http`, `https` or `ftp`, and bare ones of hosts of code.
 pub(super) fn find_links(text: &str) -> Vec<String> {
-    let mut links = Vec::new();
+    let (text, mut links) = (head(text, TEXT_BYTES_MAX), Vec::new());
     let mut at = 0;
     while let Some(start) = next_start(text, at) {
         let (link, end) = take_link(&text[start..]);
@@ -73,22 +82,28 @@ pub(super) fn repositories<'a>(links: impl IntoIterator<Item = &'a String>) -> V
         if !found.iter().any(|known| known.eq_ignore_ascii_case(&repository)) {
             found.push(repository);
         }
+        if found.len() == LINKS_MAX {
+            break;
+        }
     }
     found
 }
 
 /// Where the next address starts.
 fn next_start(text: &str, from: usize) -> Option<usize> {
-    let rest = text.get(from..)?;
-    let is_start =
-        |at: usize| !rest[..at].ends_with(|letter: char| letter.is_alphanumeric() || "/.-_@".contains(letter));
-    let schemes = ["http://", "https://", "ftp://"].iter().copied().map(|scheme| (scheme, false));
-    let hosts = CODE_HOSTS.iter().copied().map(|host| (host, true));
-    let first = schemes.chain(hosts).filter_map(|(needle, is_bare)| {
-        let mut places = rest.match_indices(needle).map(|(at, _)| at);
-        places.find(|&at| is_start(at) && (!is_bare || rest[at + needle.len()..].starts_with('/')))
-    });
-    first.min().map(|at| from + at)
+    let mut may_start = true;
+    text.get(from..)?.char_indices().map(|(at, letter)| (from + at, letter)).find_map(|(at, letter)| {
+        let is_start = may_start && letter.is_ascii_alphabetic() && starts_link(&text[at..]);
+        may_start = !(letter.is_alphanumeric() || "/.-_@".contains(letter));
+        is_start.then_some(at)
+    })
+}
+
+/// Whether a scheme, or a host of code and a slash, stands here in any case.
+fn starts_link(text: &str) -> bool {
+    let has_scheme = ["http://", "https://", "ftp://"].iter().any(|scheme| strip_prefix(text, scheme).is_some());
+    let host = strip_prefix(text, "www.").unwrap_or(text);
+    has_scheme || CODE_HOSTS.iter().any(|code| strip_prefix(host, code).is_some_and(|path| path.starts_with('/')))
 }
 
 /// The address that `text` starts with, without the marks of the sentence around it and TeX's backslashes, and where it
@@ -97,7 +112,7 @@ fn take_link(text: &str) -> (String, usize) {
     let mut link = String::new();
     let mut end = 0;
     let mut letters = text.char_indices().peekable();
-    while let Some((at, letter)) = letters.next() {
+    while let Some((at, letter)) = letters.next().filter(|(at, _)| *at < LINK_BYTES_MAX) {
         match letter {
             '\\' if letters.peek().is_some_and(|(_, next)| "_%&#~".contains(*next)) => {}
             letter if letter.is_whitespace() || letter.is_control() || "\\<>\"{}|^`$".contains(letter) => break,
@@ -138,6 +153,25 @@ mod tests {
         );
         assert_eq!(find_links("http:// https://x é http://é.org/é"), ["http://é.org/é"]);
         assert_eq!(find_links(&"http://a.b/1 http://a.b/2 ".repeat(99)).len(), 2);
+    }
+
+    #[test]
+    fn hosts_of_code_are_found_bare_and_in_any_case() {
+        assert_eq!(
+            find_links("www.github.com/a/b, (GitHub.com/c/d) HTTP://x.org; xgithub.com/e/f /github.com/g/h www.x.org"),
+            ["https://www.github.com/a/b", "https://GitHub.com/c/d", "HTTP://x.org"]
+        );
+        assert_eq!(repositories(&find_links("www.GitHub.com/a/b")), ["github.com/a/b"]);
+    }
+
+    #[test]
+    fn endless_links_are_read_in_bounded_time() {
+        for piece in ["http://a.b ", "http://a.b", "http://", "http://a.b)", "www.", "github.com", "é", "a/"] {
+            let links = find_links(&piece.repeat((8 << 20) / piece.len()));
+            assert!(links.len() <= LINKS_MAX && links.iter().all(|link| link.len() < 3_000), "{piece}");
+        }
+        let many: Vec<String> = (0..100_000).map(|number| format!("https://github.com/a/{number}")).collect();
+        assert_eq!(repositories(&many).len(), LINKS_MAX);
     }
 
     #[test]

@@ -12,15 +12,26 @@
 //! time", over all machines under one's control: <https://info.arxiv.org/help/api/tou.html>. Metadata in bulk comes by
 //! OAI-PMH: <https://info.arxiv.org/help/oa/index.html>, <https://info.arxiv.org/help/bulk_data.html>. So all
 //! collectors of a process share one gate, which lets one request through every `arxiv.request_interval_seconds`, widens
-//! on 429 and 503 and waits as long as `Retry-After` says. Without settings the program harvests the set `cs` from
-//! yesterday on: a few requests every six hours.
+//! on 429, 503 and pages that are none, and waits as long as `Retry-After` says. Redirects go through it too, and no
+//! connection stays open. Without settings the program harvests the set `cs` from yesterday on: a few requests every six
+//! hours. A page of OAI-PMH has 1,300 records.
 //!
 //! **Rows.** A record makes a row; one of `arXivRaw` or the snapshot lists all versions and describes the newest. The id
-//! is the paper's with the version, where the record names it, and a hash of the record's bytes. So the same record seen
-//! again is a duplicate, and every change (a new version, a journal reference, a cross-list, a withdrawal) is a row; the
-//! history of a paper is its rows by `event_time`. It happened when the version was submitted. The same version by
-//! different ways in makes a row each, told apart by `format`; the harvest of the next day has the full record of what a
-//! listing announced.
+//! is the paper's with the version, where the record names it, and a hash of what the record says. So the same record
+//! seen again is a duplicate, also where its markup has changed, and every change (a new version, a journal reference, a
+//! cross-list, a withdrawal) is a row.
+//!
+//! **Times.** `event_time` is when the version was submitted (of a listing: announced; of a deleted record: deleted). An
+//! old paper that gets a DOI today is a new row with the `event_time` of its old version: it stands in an old month and
+//! below the retention of the hot store, and is told by `datestamp`, the day on which the archive changed the record, and
+//! by `fetched_at`. So the history of a paper is its rows by `datestamp` and `version`.
+//!
+//! **One row of each paper.** The same version by different ways in makes a row each, told apart by `format`; the harvest
+//! of the next day has the full record of what a listing announced. This query takes the one that counts:
+//!
+//! ```sql
+#![doc = include_str!("current.sql")]
+//! ```
 //!
 //! From raw to row:
 //!
@@ -64,6 +75,8 @@ mod collector_test;
 mod collectors;
 mod comments;
 mod cut;
+#[cfg(test)]
+mod fault_test;
 mod file;
 mod framing;
 mod gate;

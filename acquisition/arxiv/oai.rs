@@ -6,9 +6,9 @@ use contract::Reject;
 
 use super::article::{Article, Version, identifier_of, start_of, time_of, version_number};
 use super::authors::{Author, parse_authors};
-use super::identifier::Identifier;
-use super::taxonomy::code_of;
-use super::text::mend;
+use super::identifier::{Identifier, strip_prefix};
+use super::taxonomy::categories_of;
+use super::text::{append, clean, mend};
 use super::xml::Element;
 
 /// Reads `<record>`: a header, and metadata unless the record is deleted.
@@ -29,7 +29,7 @@ pub(super) fn read_record(record: &Element) -> Result<Article, Reject> {
     let mut article = match metadata.name.as_str() {
         "arXiv" => read_arxiv(metadata, identifier)?,
         "arXivRaw" => read_raw(metadata, identifier)?,
-        "dc" => read_dublin_core(metadata, identifier)?,
+        "dc" => read_dublin_core(metadata, identifier, &sets_of(header))?,
         other => {
             let expected = "`arXiv`, `arXivRaw` or `oai_dc`";
             return Err(Reject::new("format", format!("the metadata is `{}`, should be {expected}", start_of(other))));
@@ -59,8 +59,12 @@ pub(super) fn explain_error(error: &Element) -> Reject {
 
 fn set_header(article: &mut Article, header: &Element) -> Result<(), Reject> {
     article.datestamp = time_of(header.text_of("datestamp").as_deref(), "datestamp")?;
-    article.sets = header.all("setSpec").map(|set| mend(&set.text())).filter(|set| !set.is_empty()).collect();
+    article.sets = sets_of(header);
     Ok(())
+}
+
+fn sets_of(header: &Element) -> Vec<String> {
+    header.all("setSpec").map(|set| mend(&set.text())).filter(|set| !set.is_empty()).collect()
 }
 
 /// `arXiv`: authors in parts, the day of the first and of the newest version, no version numbers.
@@ -75,10 +79,10 @@ fn read_arxiv(metadata: &Element, identifier: Identifier) -> Result<Article, Rej
     Ok(article)
 }
 
-/// Names stand here as arXiv itself has split them, so no letter is changed.
+/// Names stand here as arXiv itself has split them.
 fn read_author(author: &Element) -> Option<Author> {
-    let part = |name| author.text_of(name).map(|text| mend(&text));
-    let affiliations: Vec<String> = author.all("affiliation").map(|text| mend(&text.text())).collect();
+    let part = |name| author.text_of(name).map(|text| clean(&text));
+    let affiliations: Vec<String> = author.all("affiliation").map(|text| clean(&text.text())).collect();
     let author = Author {
         keyname: part("keyname").unwrap_or_default(),
         forenames: part("forenames"),
@@ -125,37 +129,38 @@ fn set_common(article: &mut Article, metadata: &Element) {
     article.license = metadata.text_of("license");
 }
 
-/// `oai_dc`, as arXiv fills it: categories by their names among the subjects, the comments after `Comment: ` in the
-/// second description, page, journal and DOI among the identifiers, a date for each version.
-/// Source: <http://www.openarchives.org/OAI/2.0/oai_dc.xsd>.
-fn read_dublin_core(metadata: &Element, identifier: Identifier) -> Result<Article, Reject> {
+/// `oai_dc`, as arXiv fills it: categories by their names among the subjects, the comments in the second description
+/// (until 2025 after `Comment: `), page, journal and DOI among the identifiers, a date for the first and for the newest
+/// version. Sources: <http://www.openarchives.org/OAI/2.0/oai_dc.xsd>,
+/// <https://github.com/arXiv/oaipmh/blob/develop/oaipmh/templates/record_formats.xml>.
+fn read_dublin_core(metadata: &Element, identifier: Identifier, sets: &[String]) -> Result<Article, Reject> {
     let mut article = Article::new("oai_dc", identifier);
     article.title = metadata.text_of("title");
     article.authors = metadata.all("creator").filter_map(|name| Author::from_inverted(&name.text())).collect();
-    for subject in metadata.all("subject").map(|subject| mend(&subject.text())) {
-        match code_of(&subject) {
-            Some(code) => article.categories.push(code.to_owned()),
-            // Classes of mathematics start with two digits, those of computing with a letter and a point.
-            None if subject.bytes().next().is_some_and(|first| first.is_ascii_digit()) => {
-                append(&mut article.msc_class, subject)
-            }
-            None if subject.as_bytes().get(1) == Some(&b'.') => append(&mut article.acm_class, subject),
-            None => append(&mut article.msc_class, subject),
-        }
+    let subjects = metadata.all("subject").map(|subject| mend(&subject.text())).collect();
+    let (categories, others) = categories_of(sets, subjects);
+    article.categories = categories;
+    for subject in others {
+        // Classes of mathematics start with two digits, those of computing with a letter and a point.
+        let is_acm = subject.as_bytes().get(1) == Some(&b'.');
+        append(if is_acm { &mut article.acm_class } else { &mut article.msc_class }, &subject);
     }
-    for text in metadata.all("description").map(Element::text) {
+    for text in metadata.all("description").map(Element::text).filter(|text| !text.trim().is_empty()) {
         match text.trim_start().strip_prefix("Comment:") {
-            Some(comments) => article.comments = Some(comments.to_owned()),
-            None => article.abstract_text = article.abstract_text.or(Some(text)),
+            Some(comments) => append(&mut article.comments, comments),
+            None if article.abstract_text.is_none() => article.abstract_text = Some(text),
+            None => append(&mut article.comments, &text),
         }
     }
-    for text in metadata.all("identifier").map(|text| mend(&text.text())) {
-        if let Some(doi) = text.strip_prefix("doi:") {
-            article.doi = Some(doi.to_owned());
+    for text in metadata.all("identifier").map(|text| mend(&text.text())).filter(|text| !text.is_empty()) {
+        if let Some(doi) = strip_prefix(&text, "doi:") {
+            // As where authors give several in one field.
+            let known = article.doi.get_or_insert_default();
+            known.extend([if known.is_empty() { "" } else { " " }, doi.trim()]);
         } else if text.contains("://") {
             article.links.push(text);
         } else {
-            article.journal_ref = Some(text);
+            append(&mut article.journal_ref, &text);
         }
     }
     let dates = metadata.all("date").map(|date| time_of(Some(&date.text()), "date"));
@@ -166,9 +171,63 @@ fn read_dublin_core(metadata: &Element, identifier: Identifier) -> Result<Articl
     Ok(article)
 }
 
-fn append(list: &mut Option<String>, text: String) {
-    *list = Some(match list.take() {
-        Some(before) => format!("{before}; {text}"),
-        None => text,
-    });
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dublin_core(header: &str, dc: &str) -> Article {
+        let record = format!(
+            "<record><header><identifier>oai:arXiv.org:2601.00001</identifier>{header}</header>\
+             <metadata><oai_dc:dc>{dc}</oai_dc:dc></metadata></record>"
+        );
+        read_record(&Element::parse(&record).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn dublin_core_as_it_is_written_since_2025_is_understood() {
+        let sets = "<setSpec>cs:cs:CL</setSpec><setSpec>eess:eess:SY</setSpec><setSpec>cs:cs:SY</setSpec>\
+                    <setSpec>physics:hep-th</setSpec><setSpec>physics:cond-mat:supr-con</setSpec>";
+        let article = dublin_core(
+            sets,
+            "<dc:creator>Rodrigues Jr, Waldyr A.</dc:creator><dc:subject>Computation and Language</dc:subject>\
+             <dc:subject>Systems and Control</dc:subject><dc:subject>High Energy Physics - Theory</dc:subject>\
+             <dc:subject>Superconductivity</dc:subject><dc:subject>68T50 (Primary)</dc:subject>\
+             <dc:subject>I.2.7</dc:subject><dc:description>About. </dc:description>\
+             <dc:description>12 pages</dc:description><dc:identifier>http://arxiv.org/abs/2601.00001</dc:identifier>\
+             <dc:identifier>J. Made 1</dc:identifier><dc:identifier>doi:10.1/a</dc:identifier>\
+             <dc:identifier>doi:10.1/b</dc:identifier>",
+        );
+        assert_eq!(article.categories, ["cs.CL", "eess.SY", "cs.SY", "hep-th", "cond-mat.supr-con"]);
+        assert_eq!(
+            (article.authors[0].keyname.as_str(), article.authors[0].suffix.as_deref()),
+            ("Rodrigues", Some("Jr"))
+        );
+        assert_eq!(
+            (article.msc_class.as_deref(), article.acm_class.as_deref()),
+            (Some("68T50 (Primary)"), Some("I.2.7"))
+        );
+        assert_eq!(
+            (article.abstract_text.as_deref(), article.comments.as_deref()),
+            (Some("About. "), Some("12 pages"))
+        );
+        assert_eq!(
+            (article.doi.as_deref(), article.journal_ref.as_deref()),
+            (Some("10.1/a 10.1/b"), Some("J. Made 1"))
+        );
+    }
+
+    #[test]
+    fn names_tell_the_categories_where_the_sets_are_wider() {
+        let sets = "<setSpec>physics:cond-mat</setSpec><setSpec>math</setSpec>";
+        let named = dublin_core(
+            sets,
+            "<dc:subject>Condensed Matter - Superconductivity</dc:subject>\
+             <dc:subject>Mathematics - Functional Analysis</dc:subject><dc:description>Comment: 3 pages</dc:description>",
+        );
+        assert_eq!(named.categories, ["cond-mat.supr-con", "math.FA"]);
+        assert_eq!((named.abstract_text, named.comments.as_deref()), (None, Some(" 3 pages")));
+        let bare =
+            dublin_core("", "<dc:subject>Functional Analysis</dc:subject><dc:subject>Superconductivity</dc:subject>");
+        assert_eq!(bare.categories, ["math.FA", "cond-mat.supr-con"]);
+    }
 }

@@ -21,6 +21,8 @@ pub(super) struct Page {
     pub(super) records: Vec<RawRecord>,
     /// Where the list goes on; none on its last page.
     pub(super) token: Option<String>,
+    /// When the token expires.
+    pub(super) token_expires: Option<Timestamp>,
     /// Records of the whole list, as the archive says.
     pub(super) list_size: Option<u64>,
     /// Entries of the whole answer, as the API says.
@@ -69,6 +71,9 @@ impl Page {
 
     fn set_token(&mut self, body: &[u8]) {
         let Ok(element) = Element::parse(&String::from_utf8_lossy(body)) else { return };
+        // The protocol's name, and the one that arXiv wrote in 2025.
+        let expires = element.attribute("expirationDate").or_else(|| element.attribute("expires"));
+        self.token_expires = expires.and_then(parse_time);
         self.list_size = element.attribute("completeListSize").and_then(|size| size.parse().ok());
         self.token = Some(element.text().trim().to_owned()).filter(|token| !token.is_empty());
     }

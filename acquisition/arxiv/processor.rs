@@ -8,8 +8,8 @@ use super::authors::Author;
 use super::comments::{figure_count, is_withdrawn, page_count};
 use super::links::{find_links, repositories};
 use super::schema;
-use super::taxonomy::name_of;
-use super::text::{clean, decode_twice, mend};
+use super::taxonomy::{is_code, name_of};
+use super::text::{clean, decode_twice, head, mend};
 
 /// Reads records of OAI-PMH (`arXiv`, `arXivRaw`, `oai_dc`), entries of Atom, items of RSS and lines of the snapshot.
 ///
@@ -69,8 +69,10 @@ fn write_texts(article: &Article, row: &mut RowBuilder) {
     let title = article.title.as_deref().unwrap_or_default();
     let abstract_text = article.abstract_text.as_deref().unwrap_or_default();
     let comments = mend(article.comments.as_deref().unwrap_or_default());
-    write_with_raw(row, [schema::TITLE, schema::TITLE_RAW], title);
-    write_with_raw(row, [schema::ABSTRACT, schema::ABSTRACT_RAW], abstract_text);
+    // arXiv encodes its feeds twice now and then; what stands so in a record of OAI-PMH, its authors wrote.
+    let is_feed = matches!(article.format, "atom" | "rss");
+    write_with_raw(row, [schema::TITLE, schema::TITLE_RAW], title, is_feed);
+    write_with_raw(row, [schema::ABSTRACT, schema::ABSTRACT_RAW], abstract_text, is_feed);
     write_cleaned(row, schema::COMMENTS, Some(&comments));
     if let Some(pages) = page_count(&comments) {
         row.integer(schema::PAGE_COUNT, pages);
@@ -113,7 +115,8 @@ fn write_categories(article: &Article, row: &mut RowBuilder) {
     write_list(row, schema::CATEGORIES, categories);
     let names: Vec<String> = categories.iter().map(|code| name_of(code).unwrap_or(code).to_owned()).collect();
     write_list(row, schema::CATEGORY_NAMES, &names);
-    let cross_lists: Vec<String> = categories.iter().filter(|&code| Some(code) != primary).cloned().collect();
+    let is_cross_list = |code: &&String| Some(*code) != primary && is_code(code);
+    let cross_lists: Vec<String> = categories.iter().filter(is_cross_list).cloned().collect();
     write_list(row, schema::CROSS_LISTS, &cross_lists);
     write_list(row, schema::MSC_CLASSES, &msc_classes(article.msc_class.as_deref().unwrap_or_default()));
     write_list(row, schema::ACM_CLASSES, &acm_classes(article.acm_class.as_deref().unwrap_or_default()));
@@ -156,8 +159,9 @@ fn write_cleaned(row: &mut RowBuilder, place: usize, value: Option<&str>) {
 }
 
 /// The text as one reads it, and beside it as it was written, where they differ in more than white space.
-fn write_with_raw(row: &mut RowBuilder, [place, raw_place]: [usize; 2], value: &str) {
-    let (raw, cleaned) = (mend(value), clean(&decode_twice(value)));
+fn write_with_raw(row: &mut RowBuilder, [place, raw_place]: [usize; 2], value: &str, is_feed: bool) {
+    let decoded = if is_feed { decode_twice(value) } else { value.into() };
+    let (raw, cleaned) = (mend(value), clean(&decoded));
     write_text(row, place, &cleaned);
     if raw != cleaned {
         write_text(row, raw_place, &raw);
@@ -176,6 +180,9 @@ fn write_list(row: &mut RowBuilder, place: usize, values: &[String]) {
     }
 }
 
+/// Bytes of the classes that are looked through; papers name up to 30.
+const CLASSES_BYTES_MAX: usize = 64 << 10;
+
 /// The codes in `03E75 (Primary), 03E35 (Secondary)`. Source: <https://mathscinet.ams.org/msc>.
 fn msc_classes(text: &str) -> Vec<String> {
     let is_code = |word: &&str| {
@@ -185,20 +192,21 @@ fn msc_classes(text: &str) -> Vec<String> {
             && matches!(bytes.len(), 2 | 3 | 5)
             && bytes[2..].iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
     };
-    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-');
+    let words = head(text, CLASSES_BYTES_MAX).split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-');
     once_each(words.map(|word| word.trim_matches('-')).filter(is_code))
 }
 
 /// The codes in `I.2.7; H.3.m`. Source: <https://cran.r-project.org/web/classifications/ACM.html>.
 fn acm_classes(text: &str) -> Vec<String> {
     let is_code = |word: &&str| {
+        // A letter by itself is more likely a word.
         let mut parts = word.split('.');
         let is_area = parts.next().is_some_and(|area| matches!(area.as_bytes(), [b'A'..=b'K']));
         is_area
-            && word.len() <= 8
+            && (3..=8).contains(&word.len())
             && parts.all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric()))
     };
-    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '.');
+    let words = head(text, CLASSES_BYTES_MAX).split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '.');
     once_each(words.map(|word| word.trim_matches('.')).filter(is_code))
 }
 
@@ -226,6 +234,8 @@ mod tests {
         assert_eq!(msc_classes("Primary: 53C44, 53C44; see 2010 MSC"), ["53C44"]);
         assert_eq!(acm_classes("G.1.6; G.2.1; G.2.2."), ["G.1.6", "G.2.1", "G.2.2"]);
         assert_eq!(acm_classes("I.2.7, H.3.m and K.m"), ["I.2.7", "H.3.m", "K.m"]);
-        assert_eq!(acm_classes("none"), Vec::<String>::new());
+        assert_eq!(acm_classes("none, A Class of K"), Vec::<String>::new());
+        let many: String = (0..1_000_000).map(|number| format!("{number:05} ")).collect();
+        assert!(msc_classes(&many).len() <= CLASSES_BYTES_MAX / 6 + 1);
     }
 }

@@ -102,10 +102,13 @@ fn split_title(title: &str) -> Titled {
 /// The text of a piece of HTML: tags left out, the entities inside resolved.
 fn without_tags(html: &str) -> String {
     let mut text = String::with_capacity(html.len());
-    let mut rest = html;
+    let (mut rest, mut may_end) = (html, true);
     while let Some(start) = rest.find('<') {
         let is_tag = rest[start + 1..].starts_with(|next: char| next.is_ascii_alphabetic() || next == '/');
-        match rest[start..].find('>').filter(|_| is_tag) {
+        let end = if is_tag && may_end { rest[start..].find('>') } else { None };
+        // Where none ends here, none ends further on.
+        may_end &= end.is_some() || !is_tag;
+        match end {
             Some(length) => {
                 text.push_str(&rest[..start]);
                 rest = &rest[start + length + 1..];
@@ -134,6 +137,8 @@ mod tests {
         let plain = announcement("<p>2.6&lt;\\eta<4 and a <b>mass</b>\n</p>");
         assert_eq!(plain.abstract_text.as_deref(), Some("2.6<\\eta<4 and a mass\n"));
         assert_eq!(announcement("arXiv:").version, None);
+        let endless = "<a".repeat(4 << 20);
+        assert_eq!(without_tags(&endless), endless);
     }
 
     #[test]

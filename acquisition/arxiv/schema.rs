@@ -32,7 +32,7 @@ columns! {
     VERSION = "version", Integer, Exact, "The version that the row describes, from 1 on; absent where the format `arXiv` or `oai_dc` names none.";
     FORMAT = "format", Text, Exact, "What it was read from: `arXiv`, `arXivRaw`, `oai_dc`, `atom`, `rss`, `snapshot`; `header` of a deleted record.";
     URL = "url", Text, Exact, "Web page of the paper.";
-    TITLE = "title", Text, Words, "Title: white space mended, TeX accents as Unicode, letters that were encoded twice decoded.";
+    TITLE = "title", Text, Words, "Title: white space mended, TeX accents as Unicode, in feeds letters that were encoded twice decoded.";
     TITLE_RAW = "title_raw", Text, Exact, "Title as it was written, where that differs in more than white space.";
     ABSTRACT = "abstract", Text, Words, "Abstract, in the same way.";
     ABSTRACT_RAW = "abstract_raw", Text, Exact, "Abstract as it was written, where that differs in more than white space.";
@@ -40,7 +40,7 @@ columns! {
     AUTHOR_NAMES = "author_names", TextList, Words, "Authors in order, as one reads them: forenames, keyname, suffix.";
     AUTHOR_COUNT = "author_count", Integer, Exact, "How many authors.";
     SUBMITTER = "submitter", Text, Exact, "Who submitted it; formats `arXivRaw` and `snapshot`.";
-    CATEGORIES = "categories", TextList, Exact, "Codes of categories in order: `cs.LG`, `stat.ML`.";
+    CATEGORIES = "categories", TextList, Exact, "Codes of categories in order: `cs.LG`, `stat.ML`; in `atom` after them also the classes that it lists there.";
     PRIMARY_CATEGORY = "primary_category", Text, Exact, "Code of the primary category: the first, unless the source names another.";
     CROSS_LISTS = "cross_lists", TextList, Exact, "Codes of the other categories.";
     CATEGORY_NAMES = "category_names", TextList, Exact, "Names of the categories in the same order: `Machine Learning`; the code where there is no name.";
@@ -55,7 +55,7 @@ columns! {
     LICENSE = "license", Text, Exact, "Address of the licence.";
     PROXY = "proxy", Text, Exact, "Who submitted on behalf of the authors: `ccsd`.";
     SUBMITTED_AT = "submitted_at", Timestamp, Exact, "When the first version was submitted; midnight where the source gives the day.";
-    UPDATED_AT = "updated_at", Timestamp, Exact, "When the newest version was submitted, where the source says so; `event_time` is the same or, without it, `submitted_at`.";
+    UPDATED_AT = "updated_at", Timestamp, Exact, "When the newest version was submitted, where the source says so; `event_time` is the same or, without it, `submitted_at`, however late the record changed.";
     ANNOUNCED_AT = "announced_at", Timestamp, Exact, "When a listing announced it.";
     ANNOUNCE_TYPE = "announce_type", Text, Exact, "What a listing announced: `new`, `cross`, `replace`, `replace-cross`.";
     WITHDRAWN = "withdrawn", Boolean, Exact, "Whether the newest version has no files left, or comments or abstract say that it is withdrawn.";
@@ -64,7 +64,7 @@ columns! {
     VERSIONS = "versions", StructList(ONE_VERSION), Exact, "All versions, from the first on; formats `arXivRaw` and `snapshot`.";
     LINKS = "links", TextList, Exact, "Addresses that the source gives, and those in comments and abstract.";
     CODE_REPOSITORIES = "code_repositories", TextList, Exact, "Repositories among the links: `github.com/OWNER/NAME`.";
-    DATESTAMP = "datestamp", Timestamp, Exact, "Day on which the record changed in the archive.";
+    DATESTAMP = "datestamp", Timestamp, Exact, "Day on which the record changed in the archive; only the archive's own records have it (OAI-PMH, snapshot).";
     SETS = "sets", TextList, Exact, "Sets of OAI-PMH that the record is in.";
 }
 

@@ -13,7 +13,8 @@ pub struct Settings {
     /// `["arXivRaw"]`.
     pub oai_formats: Vec<String>,
     /// First day to harvest, as `2007-05-23`, when a set is harvested for the first time. Default: empty, which is
-    /// yesterday. The whole archive has 2.9 million papers: 3,000 pages, three hours.
+    /// yesterday. The archive's calendar of changes starts at 2005-09-16, also for older papers; all of it are 2.9 million
+    /// papers: 2,300 pages of up to 1,300, some four hours.
     pub since: String,
     /// Days of one window of a harvest: what is asked again when a harvest breaks. Default: 7; at least 1.
     pub oai_window_days: u32,
@@ -25,7 +26,7 @@ pub struct Settings {
     pub search_sort: String,
     /// Entries of one page. Default: 100; at most 2000.
     pub search_page_size: u32,
-    /// Pages that one poll of a query reads at the most. Default: 20.
+    /// Pages that are read of a query at the most, while they hold new entries of the last week. Default: 20.
     pub search_pages_max: u32,
     /// Between two polls of a query. Default: 3600; the API's index changes once a day.
     pub search_interval_seconds: u64,
@@ -39,7 +40,7 @@ pub struct Settings {
     pub api_url: String,
     /// Where the listings are, in RSS or Atom; a category follows. Default: `https://rss.arxiv.org/rss/`.
     pub listing_url: String,
-    /// From one request to the next, over all of the above. Default: 3, which is what arXiv asks for.
+    /// From one request to the next, over all of the above. Default: 3, which is what arXiv asks for; 0 to 60.
     pub request_interval_seconds: f64,
     /// An HTTP proxy; empty takes the system's. Default: empty.
     pub proxy_url: String,
@@ -47,7 +48,7 @@ pub struct Settings {
     pub user_agent: String,
     /// For one request, from start to end. Default: 120; the last pages of a large harvest take a minute.
     pub timeout_seconds: u64,
-    /// Bytes of one page, uncompressed. Default: 64 MiB; pages of 1,000 records have 2.
+    /// Bytes of one page, uncompressed. Default: 64 MiB; a page of OAI-PMH with 1,300 records has 4.
     pub page_bytes_max: u64,
 }
 

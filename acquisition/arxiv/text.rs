@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use encoding_rs::WINDOWS_1252;
 use unicode_normalization::char::compose;
 
 /// The text with every run of white space as one space, and none at its ends.
@@ -16,10 +17,42 @@ pub(super) fn decode_twice(text: &str) -> Cow<'_, str> {
     decoded.map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
+/// Puts one more text at the end of those joined by `; `.
+pub(super) fn append(list: &mut Option<String>, text: &str) {
+    match list {
+        Some(before) => before.extend(["; ", text]),
+        None => *list = Some(text.to_owned()),
+    }
+}
+
+/// As much of a text as has `bytes_max`, cut between two characters.
+pub(super) fn head(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
+}
+
+/// Control characters that only windows-1252 gives a meaning, as that: `It\u{92}s` becomes `It’s`. Those inside what was
+/// encoded in UTF-8 twice stay.
+fn name_controls(text: &str) -> Cow<'_, str> {
+    let is_control = |letter: char| ('\u{80}'..='\u{9f}').contains(&letter);
+    if !text.contains(is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut is_in_sequence = false;
+    let mut name = |letter: char| {
+        let byte = u8::try_from(letter).unwrap_or(0);
+        if is_control(letter) && !is_in_sequence {
+            return WINDOWS_1252.decode_without_bom_handling(&[byte]).0.chars().next().unwrap_or(letter);
+        }
+        is_in_sequence = matches!(byte, 0xc2..=0xf4) || is_in_sequence && matches!(byte, 0x80..=0xbf);
+        letter
+    };
+    Cow::Owned(text.chars().map(&mut name).collect())
+}
+
 /// The text mended, and its TeX accents and letters as Unicode: `Erd\H{o}s` becomes `Erdős`. Formulas stay as they are,
 /// and so does what has no Unicode letter of its own.
 pub(super) fn clean(text: &str) -> String {
-    let mended = mend(text);
+    let mended = mend(&name_controls(text));
     match to_unicode(&mended) {
         Cow::Borrowed(_) => mended,
         Cow::Owned(text) => text,
@@ -31,11 +64,11 @@ fn to_unicode(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
+    let (mut rest, mut formulas) = (text, FORMULAS);
     while let Some(at) = rest.find(['\\', '$', '{']) {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
-        let taken = match formula_length(rest) {
+        let taken = match formula_length(rest, &mut formulas) {
             Some(length) => {
                 out.push_str(&rest[..length]);
                 length
@@ -48,14 +81,19 @@ fn to_unicode(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Bytes of the formula that `text` starts with.
-fn formula_length(text: &str) -> Option<usize> {
-    let (open, close) = [("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")]
-        .into_iter()
-        .find(|(open, _)| text.starts_with(open))?;
+/// What opens a formula, what closes it, and whether there may still be one that closes.
+type Formulas = [(&'static str, &'static str, bool); 4];
+
+const FORMULAS: Formulas = [("$$", "$$", true), ("$", "$", true), ("\\(", "\\)", true), ("\\[", "\\]", true)];
+
+/// Bytes of the formula that `text` starts with. Where nothing closes it, nothing will close a later one.
+fn formula_length(text: &str, formulas: &mut Formulas) -> Option<usize> {
+    let (open, close, may_close) = formulas.iter_mut().find(|(open, _, _)| text.starts_with(*open))?;
     let mut at = open.len();
     loop {
-        at += text[at..].find(close)?;
+        let found = if *may_close { text[at..].find(*close) } else { None };
+        *may_close = found.is_some();
+        at += found?;
         // `\$` is a dollar sign.
         let is_escaped = close.starts_with('$') && text[..at].ends_with('\\');
         at += close.len();
@@ -234,6 +272,21 @@ mod tests {
         assert_eq!(decode_twice("$Ï\u{89}$Test"), "$ω$Test");
         for text in ["Café", "plain", "Ω and Ã©", ""] {
             assert_eq!(decode_twice(text), text);
+        }
+    }
+
+    #[test]
+    fn controls_are_what_windows_meant_by_them() {
+        assert_eq!(clean("It\u{92}s \u{93}so\u{94}\u{85}"), "It’s “so”…");
+        let twice = "Architectureâ\u{80}\u{94}An";
+        assert_eq!(clean(twice), twice);
+    }
+
+    #[test]
+    fn endless_formulas_are_read_in_bounded_time() {
+        for piece in [r"\(", r"\[", r"$\$", "{", r"\'{", r"{\c "] {
+            let text = piece.repeat((8 << 20) / piece.len());
+            assert_eq!(clean(&text).len(), mend(&text).len(), "{piece}");
         }
     }
 

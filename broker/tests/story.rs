@@ -374,3 +374,58 @@ fn doctor_finds_nothing_wrong_with_a_fresh_directory_and_names_a_taken_port() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stdout).contains(&address));
 }
+
+#[test]
+fn the_query_of_the_docs_answers_one_row_of_each_paper() {
+    let place = Place::new();
+    let record = |id: &str, day: u32, versions: u32, title: &str| {
+        let versions: String = (1..=versions)
+            .map(|number| format!("<version version='v{number}'><date>2026-01-0{number}</date></version>"))
+            .collect();
+        let metadata =
+            format!("<metadata><arXivRaw><id>{id}</id>{versions}<title>{title}</title></arXivRaw></metadata>");
+        let header = format!("<identifier>oai:arXiv.org:{id}</identifier><datestamp>2026-01-0{day}</datestamp>");
+        match versions.is_empty() {
+            true => format!("<record><header status='deleted'>{header}</header></record>"),
+            false => format!("<record><header>{header}</header>{metadata}</record>"),
+        }
+    };
+    let item = |id: &str, version: u32, title: &str| {
+        format!(
+            "<item><title>{title}</title><link>https://arxiv.org/abs/{id}</link>\
+             <description>arXiv:{id}v{version} Announce Type: replace Abstract: x</description>\
+             <pubDate>Thu, 08 Jan 2026 00:00:00 -0500</pubDate></item>"
+        )
+    };
+    let harvested = [
+        record("2601.00001", 4, 2, "Newest"),
+        record("2601.00001", 3, 1, "Old"),
+        record("2601.00002", 3, 1, "Of the archive"),
+        record("2601.00003", 2, 1, "Before it was deleted"),
+        record("2601.00003", 9, 0, ""),
+    ];
+    let listed = [
+        item("2601.00001", 2, "Of the listing"),
+        item("2601.00002", 2, "Announced"),
+        item("2601.00003", 1, "Of the listing"),
+        item("2601.00004", 1, "Not yet harvested"),
+    ];
+    let pages = [
+        place.write(
+            "page.xml",
+            format!("<OAI-PMH><ListRecords>{}</ListRecords></OAI-PMH>", harvested.concat()).as_bytes(),
+        ),
+        place.write("listing.xml", format!("<rss><channel>{}</channel></rss>", listed.concat()).as_bytes()),
+    ];
+    assert_eq!(place.json(&["backfill", "arxiv", &pages[0], &pages[1]])["rows"], json!(9));
+    let rows = place.json(&["sql", include_str!("../../acquisition/arxiv/current.sql")]);
+    let told = |row: &Value| json!([row["arxiv_id"], row["version"], row["format"], row["title"]]);
+    let told: Vec<Value> = rows.as_array().expect("rows").iter().map(told).collect();
+    let expected = [
+        json!(["2601.00001", 2, "arXivRaw", "Newest"]),
+        json!(["2601.00002", 2, "rss", "Announced"]),
+        json!(["2601.00003", null, "header", null]),
+        json!(["2601.00004", 1, "rss", "Not yet harvested"]),
+    ];
+    assert_eq!(told, expected);
+}

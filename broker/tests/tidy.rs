@@ -179,6 +179,10 @@ fn the_documented_columns_are_those_of_the_schema() {
                 table.extend(members.iter().map(line));
             }
         }
+        let current = root().join("acquisition").join(source.id.0).join("current.sql");
+        if current.exists() {
+            table.push_str(&format!("\n## Current rows\n\n```sql\n{}```\n", read(&current)));
+        }
         let expected = format!(
             "# Columns of `silver.{0}`\n\nMade from `acquisition/{0}/schema.rs`; `UPDATE_EXPECT=1 ./test tidy` writes it anew.\n\n{table}",
             source.id
