@@ -30,7 +30,8 @@ fn main() -> anyhow::Result<()> {
         "github" => github_and_its_stages(home.path(), events, &files),
         other => {
             let copies = files.iter().flat_map(|file| (0..copies).map(move |number| (file, number)));
-            let inputs = copies.map(|(file, number)| write_copy(home.path(), file, number)).collect::<Result<Vec<_>, _>>()?;
+            let inputs =
+                copies.map(|(file, number)| write_copy(home.path(), file, number)).collect::<Result<Vec<_>, _>>()?;
             run_whole(home.path(), other, &inputs).map(drop)
         }
     }
@@ -204,7 +205,13 @@ fn run_whole(home: &Path, source: &str, inputs: &[PathBuf]) -> anyhow::Result<f6
     let count = |name: &str| summary[name].as_f64().unwrap_or_default();
     let cpu = (ended.rusage.utime + ended.rusage.stime).as_secs_f64();
     let (records, bytes) = (count("records"), count("bytes"));
-    println!("{records} records, {:.0} MB raw, {} rows, {} duplicates, {} rejects", bytes / 1e6, summary["rows"], summary["duplicates"], summary["rejects"]);
+    println!(
+        "{records} records, {:.0} MB raw, {} rows, {} duplicates, {} rejects",
+        bytes / 1e6,
+        summary["rows"],
+        summary["duplicates"],
+        summary["rejects"]
+    );
     println!(
         "| records/s | MB/s | seconds | CPU-s | peak MB |\n| --- | --- | --- | --- | --- |\n| {:.0} | {:.1} | {seconds:.1} | {cpu:.1} | {:.0} |",
         records / seconds,

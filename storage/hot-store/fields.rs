@@ -1,6 +1,10 @@
 //! How the columns of a source stand in a tantivy index.
 
+use std::ops::Bound;
+
 use contract::{Column, Kind, Leaf, RowSchema, Search};
+use tantivy::Term;
+use tantivy::query::{Query, RangeQuery};
 use tantivy::schema::{
     BytesOptions, DateOptions, DateTimePrecision, Field, IndexRecordOption, NumericOptions, Schema, SchemaBuilder,
     TextFieldIndexing, TextOptions,
@@ -30,7 +34,8 @@ const WORD_BYTES_MAX: usize = 255;
 /// | --- | --- | --- |
 /// | text or texts, exact | one raw term each, without frequencies or norms | yes, raw |
 /// | text or texts, words | by `standard`, with frequencies, positions and norms | no; `exists` asks `_field_names` for the column's name |
-/// | integer, float, boolean | no: a term is asked as a range, of a column that is read through in no time | yes |
+/// | boolean | yes | yes |
+/// | integer, float | no: most are their own, so terms would cost more than the column, which [`exactly`] reads through | yes |
 /// | member of a list of structs | as its kind, once for each struct, under the name `LIST.MEMBER` | as its kind |
 /// | timestamp | no: tantivy's terms of dates hold whole seconds only, so a term is asked as a range | yes, microseconds |
 /// | `_id` | one raw term | no, but stored |
@@ -94,6 +99,11 @@ impl Fields {
     }
 }
 
+/// The rows that have a number in a column that is only fast.
+pub(crate) fn exactly(number: Term) -> Box<dyn Query> {
+    Box::new(RangeQuery::new(Bound::Included(number.clone()), Bound::Included(number)))
+}
+
 /// The analysers by name; every index is opened with these.
 pub(crate) fn tokenizers() -> TokenizerManager {
     let manager = TokenizerManager::default();
@@ -116,7 +126,7 @@ fn add_column(builder: &mut SchemaBuilder, column: &Column) -> Field {
         (Kind::Text | Kind::TextList, Search::Words) => builder.add_text_field(column.name, words()),
         (Kind::Integer, _) => builder.add_i64_field(column.name, number()),
         (Kind::Float, _) => builder.add_f64_field(column.name, number()),
-        (Kind::Boolean, _) => builder.add_bool_field(column.name, number()),
+        (Kind::Boolean, _) => builder.add_bool_field(column.name, number().set_indexed()),
         (Kind::Timestamp, _) => builder.add_date_field(
             column.name,
             DateOptions::default().set_fast().set_precision(DateTimePrecision::Microseconds),

@@ -1,17 +1,19 @@
 //! Single rows that are put right, outside the order of offsets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use contract::{Error, Offset, Partition, Positions, Result, Timestamp};
 use tantivy::collector::DocSetCollector;
-use tantivy::query::{BooleanQuery, Query, TermQuery, TermSetQuery};
-use tantivy::schema::{Field, IndexRecordOption};
+use tantivy::query::{BooleanQuery, RangeQuery};
+use tantivy::schema::Field;
 use tantivy::{Searcher, Term};
 
 use crate::document::RowBatch;
 use crate::error::failed;
+use crate::fields::exactly;
 use crate::index::HotIndex;
 use crate::source::{HotSource, Places, Progress};
 use crate::writers::OpenWriter;
@@ -78,9 +80,7 @@ impl HotSource {
 impl OpenWriter {
     fn delete(&mut self, (partition, offset): (Partition, Offset)) -> Result<()> {
         self.is_changed = true;
-        let term = |field, value| -> Box<dyn Query> {
-            Box::new(TermQuery::new(Term::from_field_i64(field, value), IndexRecordOption::Basic))
-        };
+        let term = |field, value| exactly(Term::from_field_i64(field, value));
         let (partition_field, offset_field) = self.index.place_fields();
         let at = vec![term(partition_field, i64::from(partition)), term(offset_field, offset)];
         let deleted = self.writer.delete_query(Box::new(BooleanQuery::intersection(at)));
@@ -97,10 +97,12 @@ impl HotIndex {
     /// Which of `places` hold a row here.
     fn find(&self, places: &BTreeSet<(Partition, Offset)>) -> Result<BTreeSet<(Partition, Offset)>> {
         let (_, offset_field) = self.place_fields();
-        let offsets = places.iter().map(|&(_, offset)| Term::from_field_i64(offset_field, offset));
+        let offsets = || places.iter().map(|&(_, offset)| offset);
+        let (Some(first), Some(last)) = (offsets().min(), offsets().max()) else { return Ok(BTreeSet::new()) };
+        let end = |offset| Bound::Included(Term::from_field_i64(offset_field, offset));
         let searcher = self.opened().searcher;
         let found = || -> tantivy::Result<BTreeSet<(Partition, Offset)>> {
-            let candidates = searcher.search(&TermSetQuery::new(offsets), &DocSetCollector)?;
+            let candidates = searcher.search(&RangeQuery::new(end(first), end(last)), &DocSetCollector)?;
             let columns = PlaceColumns::of(&searcher)?;
             let all = candidates.into_iter().map(|at| columns[at.segment_ord as usize].place(at.doc_id));
             Ok(all.filter(|place| places.contains(place)).collect())

@@ -8,8 +8,8 @@ use tantivy::aggregation::agg_result::{
 };
 use tantivy::aggregation::metric::{PercentileValues, SingleMetricResult, TopHitsMetricResult};
 use tantivy::collector::TopDocs;
-use tantivy::query::{BooleanQuery, Query, TermQuery};
-use tantivy::schema::{IndexRecordOption, OwnedValue};
+use tantivy::query::{BooleanQuery, Query};
+use tantivy::schema::OwnedValue;
 use tantivy::{Term, u64_to_i64};
 
 use super::aggs::{Aggregation, DateFormat, DateHistogram, FiltersForm, Interval, Kind, Ranges, TopHits};
@@ -18,6 +18,7 @@ use super::ast::Scalar;
 use super::date_math::{self, DateReader};
 use super::error::{Result, bad, engine};
 use super::execute::document;
+use crate::fields::exactly;
 
 /// Rows that the `top_hits` of one request read.
 const ROWS_MAX: usize = 10_000;
@@ -324,7 +325,7 @@ impl<'a> Shaper<'a> {
         for index in self.aggregating.indices {
             let term = |name: &str, value: i64| -> Option<Box<dyn Query>> {
                 let (_, field) = index.fields.column(name)?;
-                Some(Box::new(TermQuery::new(Term::from_field_i64(field, value), IndexRecordOption::Basic)))
+                Some(exactly(Term::from_field_i64(field, value)))
             };
             let (Some(partition), Some(offset)) = (term("_partition", partition), term("_offset", offset)) else {
                 continue;

@@ -15,6 +15,7 @@ use super::compile::{BoxQuery, Compiler, constant};
 use super::date_math::DateReader;
 use super::error::{Result, illegal, query_shard};
 use super::pattern;
+use crate::fields::exactly;
 
 impl Compiler<'_> {
     /// A test of a column of text.
@@ -122,7 +123,10 @@ impl Compiler<'_> {
 
     fn value_term(&self, column: &'static Column, field: Field, value: &Scalar) -> Result<BoxQuery> {
         match column.kind {
-            Kind::Boolean => Ok(exactly(Term::from_field_bool(field, boolean(value)?))),
+            Kind::Boolean => {
+                let term = Term::from_field_bool(field, boolean(value)?);
+                Ok(constant(Box::new(TermQuery::new(term, IndexRecordOption::Basic))))
+            }
             Kind::Float => Ok(exactly(Term::from_field_f64(field, float(value)?))),
             Kind::Timestamp => {
                 let limit = Some(Limit { value: value.clone(), included: true });
@@ -188,18 +192,13 @@ impl Compiler<'_> {
     }
 }
 
-/// The rows with one value, which scores as a range does: alike.
-fn exactly(term: Term) -> BoxQuery {
-    Box::new(RangeQuery::new(Bound::Included(term.clone()), Bound::Included(term)))
-}
-
 /// The rows whose value lies between both, which may be it.
 fn between(column: &Column, field: Field, lower: Option<i64>, upper: Option<i64>) -> BoxQuery {
     if column.kind == Kind::Boolean {
-        let has = |value: bool| (lower.unwrap_or(i64::MIN)..=upper.unwrap_or(i64::MAX)).contains(&i64::from(value));
-        let values = [false, true].into_iter().filter(|value| has(*value));
-        let any = values.map(|value| (Occur::Should, exactly(Term::from_field_bool(field, value))));
-        return constant(Box::new(BooleanQuery::new(any.collect())));
+        let values = [false, true]
+            .into_iter()
+            .filter(|value| (lower.unwrap_or(i64::MIN)..=upper.unwrap_or(i64::MAX)).contains(&i64::from(*value)));
+        return constant(Box::new(TermSetQuery::new(values.map(|value| Term::from_field_bool(field, value)))));
     }
     let term = |value: i64| match column.kind {
         Kind::Timestamp => Bound::Included(Term::from_field_date(field, DateTime::from_timestamp_micros(value))),
