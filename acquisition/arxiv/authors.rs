@@ -327,8 +327,8 @@ mod tests {
 
     #[test]
     fn endless_lines_of_authors_are_read_in_bounded_time() {
-        let size = 8 << 20;
-        for (piece, count) in [("((", 1), ("((1)", 1), ("A (1), ", 1_200_000), ("(x), ", 1), ("~", 0)] {
+        let size = 2 << 20;
+        for (piece, count) in [("((", 1), ("((1)", 1), ("A (1), ", 400_000), ("(x), ", 1), ("~", 0)] {
             for end in ["", ")"] {
                 let line = format!("A (x), {}{end}", piece.repeat(size / piece.len()));
                 assert!(parse_authors(&line).len() <= count + 2, "{piece}");
@@ -336,7 +336,7 @@ mod tests {
         }
         let line = format!("{}((1) {})", "A (1,1), ".repeat(size / 16), "x".repeat(size / 2));
         let bytes: usize = parse_authors(&line).iter().flat_map(|author| &author.affiliation).map(String::len).sum();
-        assert!(bytes <= 2 * size, "{bytes}");
+        assert!(bytes <= RESOLVED_BYTES_MAX + size, "{bytes}");
     }
 
     #[test]

