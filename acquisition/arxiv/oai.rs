@@ -81,8 +81,8 @@ fn read_arxiv(metadata: &Element, identifier: Identifier) -> Result<Article, Rej
 
 /// Names stand here as arXiv itself has split them.
 fn read_author(author: &Element) -> Option<Author> {
-    let part = |name| author.text_of(name).map(|text| clean(&text));
-    let affiliations: Vec<String> = author.all("affiliation").map(|text| clean(&text.text())).collect();
+    let part = |name| author.text_of(name).map(|text| mend(&text));
+    let affiliations: Vec<String> = author.all("affiliation").map(|text| mend(&text.text())).collect();
     let author = Author {
         keyname: part("keyname").unwrap_or_default(),
         forenames: part("forenames"),
