@@ -16,7 +16,7 @@ use crate::retry::until_done;
 pub struct CommitPolicy {
     /// At the most this long after the oldest row was written, when nothing waits in the queue.
     pub interval: Duration,
-    /// The same while more rows wait in the queue.
+    /// The same while more rows wait in the queue; where commits take longer than that, as long as the last one took.
     pub backlog_interval: Duration,
     /// At the latest after this many bytes of rows.
     pub bytes_max: u64,
@@ -47,6 +47,8 @@ struct Pending {
     oldest_append: Option<Timestamp>,
     rows: u64,
     bytes: u64,
+    /// How long the last commit took.
+    commit: Duration,
 }
 
 impl<S: Store + ?Sized> StoreLoop<S> {
@@ -87,7 +89,8 @@ impl<S: Store + ?Sized> StoreLoop<S> {
     }
 
     fn due(&self, pending: &Pending, queue_is_empty: bool) -> Option<Instant> {
-        let interval = if queue_is_empty { self.policy.interval } else { self.policy.backlog_interval };
+        let backlog_interval = self.policy.backlog_interval.max(pending.commit);
+        let interval = if queue_is_empty { self.policy.interval } else { backlog_interval };
         pending.since.map(|since| since + interval)
     }
 
@@ -116,7 +119,7 @@ impl<S: Store + ?Sized> StoreLoop<S> {
         if let Some(appended) = pending.oldest_append {
             metric::END_TO_END_SECONDS.observe(&labels, self.clock.now().since(appended).as_secs_f64());
         }
-        *pending = Pending::default();
+        *pending = Pending { commit: started.elapsed(), ..Pending::default() };
         self.committed.send_replace(next);
         Ok(())
     }

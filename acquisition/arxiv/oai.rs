@@ -8,7 +8,7 @@ use super::article::{Article, Version, identifier_of, start_of, time_of, version
 use super::authors::{Author, parse_authors};
 use super::identifier::{Identifier, strip_prefix};
 use super::taxonomy::categories_of;
-use super::text::{append, clean, mend};
+use super::text::{append, mend};
 use super::xml::Element;
 
 /// Reads `<record>`: a header, and metadata unless the record is deleted.

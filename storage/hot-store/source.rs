@@ -9,6 +9,9 @@
 //!
 //! When the disk is full the writers are closed without their rows; these stay in memory until a commit, and are added again
 //! before the next one.
+//!
+//! Rows of more indices than can be open (papers of twenty years) wait for the commit and are then added index by index: opened
+//! for each batch, every index would be written as often as there are batches.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use contract::{
     Day, Error, Partition, Positions, Remedy, Result, RowSchema, Rows, SourceId, Timestamp, drop_below, metric,
@@ -61,8 +65,10 @@ pub(crate) struct Progress {
     pub(crate) written: Positions,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) writers: Writers,
-    /// What was written since the last commit, in order.
+    /// What was written since the last commit and added to the writers, in order.
     uncommitted: Vec<Written>,
+    /// What was written behind that and waits for the commit.
+    waiting: Vec<Written>,
     /// Whether the writers lack what was written since the last commit: the disk was full.
     is_torn: bool,
     /// What went wrong for good: what the writers hold is not known any more, so nothing is taken.
@@ -85,6 +91,23 @@ struct Written {
     groups: Groups,
     /// The next offsets after them.
     next: Positions,
+}
+
+impl Written {
+    /// All as one, in order; none of none.
+    fn joined(all: Vec<Self>) -> Option<Self> {
+        let next = all.last()?.next.clone();
+        let batch = concat_batches(&all[0].batch.schema(), all.iter().map(|written| &written.batch));
+        let batch = batch.expect("batches of one schema");
+        let (mut groups, mut before) = (Groups::new(), 0);
+        for written in all {
+            for (name, rows) in written.groups {
+                groups.entry(name).or_default().extend(rows.into_iter().map(|row| before + row));
+            }
+            before += written.batch.num_rows();
+        }
+        Some(Self { batch, groups, next })
+    }
 }
 
 impl HotSource {
@@ -117,6 +140,12 @@ impl HotSource {
         let batch = drop_below(&rows.silver, &progress.written);
         let groups = self.groups(&batch, self.first_day(now));
         let written = Written { batch, groups, next };
+        let is_wide = written.groups.len() > self.common.settings.open_writers_max;
+        if is_wide || !progress.waiting.is_empty() {
+            progress.written = written.next.clone();
+            progress.waiting.push(written);
+            return Ok(());
+        }
         let outcome = self.add(&mut progress, &written);
         self.settle(&mut progress, outcome)?;
         progress.written = written.next.clone();
@@ -179,9 +208,18 @@ impl HotSource {
         Ok(())
     }
 
+    /// Adds what waits, so that each index is opened once.
+    fn add_waiting(&self, progress: &mut Progress) -> Result<()> {
+        let Some(written) = Written::joined(std::mem::take(&mut progress.waiting)) else { return Ok(()) };
+        progress.uncommitted.push(written.clone());
+        let outcome = self.add(progress, &written);
+        self.settle(progress, outcome)
+    }
+
     /// Commits, and closes the writers that are not used.
     pub(crate) fn commit_all(&self, progress: &mut Progress) -> Result<()> {
         self.restore(progress)?;
+        self.add_waiting(progress)?;
         let outcome = self.try_commit(progress);
         self.settle(progress, outcome)?;
         progress.writers.close_idle(Duration::from_secs(self.common.settings.writer_idle_seconds));

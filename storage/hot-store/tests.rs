@@ -114,7 +114,10 @@ async fn a_kill_between_writes_gives_every_row_once_although_writers_were_closed
     let folder = tempfile::tempdir().unwrap();
     let store = open_with(folder.path(), Settings { open_writers_max: 1, ..settings() });
     for start in [0, 7, 14] {
-        store.write(&rows(&[(0, start..start + 7)])).await.unwrap();
+        // A row of another day each.
+        for offset in start..start + 7 {
+            store.write(&rows(&[(0, offset..offset + 1)])).await.unwrap();
+        }
         let killed = image(folder.path());
         let again = open(killed.path());
         assert_eq!(again.committed(SOURCE).await.unwrap(), Positions::default());
@@ -152,6 +155,23 @@ async fn a_full_disk_is_waited_for_and_no_row_is_lost_or_doubled() {
         assert_eq!(store.commit(SOURCE).await.unwrap(), positions(&[(0, 30)]));
         assert_eq!(stored(&store).await, all());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_more_days_than_may_be_open_wait_for_the_commit_and_so_do_those_behind_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_with(folder.path(), Settings { open_writers_max: 2, ..settings() });
+    store.write(&rows(&[(0, 0..1)])).await.unwrap();
+    assert_eq!(store.open_writers(SOURCE), 1);
+    for (from, to) in [(1, 8), (8, 9), (9, 16)] {
+        store.write(&rows(&[(0, from..to)])).await.unwrap();
+        assert_eq!(store.open_writers(SOURCE), 1);
+    }
+    let killed = image(folder.path());
+    assert_eq!(store.commit(SOURCE).await.unwrap(), positions(&[(0, 16)]));
+    assert_eq!(stored(&store).await, expected(&[&rows(&[(0, 0..16)])]));
+    assert_eq!(replay(&store).await, all());
+    assert_eq!(replay(&open(killed.path())).await, all());
 }
 
 #[tokio::test(flavor = "multi_thread")]
