@@ -277,9 +277,9 @@ fn index(home: &Path, batches: &[Rows], repeats: usize) -> anyhow::Result<()> {
             (contract::Kind::Text | contract::Kind::TextList, contract::Search::Exact) => {
                 schema.add_text_field(column.name, STRING | FAST)
             }
-            (contract::Kind::Integer, _) => schema.add_i64_field(column.name, tantivy::schema::INDEXED | FAST),
+            (contract::Kind::Integer, _) => schema.add_i64_field(column.name, FAST),
             (contract::Kind::Boolean, _) => schema.add_bool_field(column.name, tantivy::schema::INDEXED | FAST),
-            (contract::Kind::Timestamp, _) => schema.add_date_field(column.name, tantivy::schema::INDEXED | FAST),
+            (contract::Kind::Timestamp, _) => schema.add_date_field(column.name, FAST),
             (kind, _) => unreachable!("GitHub has no column of kind {kind:?}"),
         })
         .collect();

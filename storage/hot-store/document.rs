@@ -8,7 +8,7 @@ use arrow::array::{
     TimestampMicrosecondArray,
 };
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
-use contract::{Kind, Leaf, RowSchema, Search, row_json};
+use contract::{Column, Kind, Leaf, RowSchema, Search, row_json};
 use tantivy::schema::Field;
 use tantivy::schema::document::{Document, ReferenceValue, ReferenceValueLeaf, Value};
 
@@ -82,10 +82,26 @@ impl Values {
         }
     }
 
+    /// Whether any row has a value.
+    fn has_any(&self) -> bool {
+        let values: &dyn Array = match self {
+            Self::Text(values) => values,
+            // Members of a list that no row has items in.
+            Self::Texts(_, items) => return items.null_count() < items.len(),
+            Self::Integers(_, items) => return items.null_count() < items.len(),
+            Self::Integer(values) => values,
+            Self::Float(values) => values,
+            Self::Boolean(values) => values,
+            Self::Timestamp(values) => values,
+        };
+        values.null_count() < values.len()
+    }
+
     fn is_null(&self, row: usize) -> bool {
         match self {
             Self::Text(values) => values.is_null(row),
-            Self::Texts(lists, _) | Self::Integers(lists, _) => lists.is_null(row),
+            // As Elasticsearch has it, a list of nothing is no value.
+            Self::Texts(lists, _) | Self::Integers(lists, _) => lists.is_null(row) || lists.value_length(row) == 0,
             Self::Integer(values) => values.is_null(row),
             Self::Float(values) => values.is_null(row),
             Self::Boolean(values) => values.is_null(row),
@@ -94,10 +110,28 @@ impl Values {
     }
 }
 
-/// A batch and the fields of the index that its rows go into.
+/// A batch and where its columns stand in the index that its rows go into. Columns without any value are left out: most
+/// rows have few of all columns, and looking at each costs as much as indexing one.
 pub(crate) struct Indexed {
-    pub(crate) fields: Arc<Fields>,
-    pub(crate) rows: Arc<RowBatch>,
+    fields: Arc<Fields>,
+    rows: Arc<RowBatch>,
+    /// Column, its field, and its place in `rows`.
+    present: Vec<(&'static Column, Field, usize)>,
+    /// Those of words.
+    words: Vec<(&'static str, usize)>,
+}
+
+impl Indexed {
+    /// The rows of a batch in an index.
+    pub(crate) fn new(fields: Arc<Fields>, rows: Arc<RowBatch>) -> Self {
+        let all = fields.columns.iter().zip(&fields.places).map(|(&(column, field), &place)| (column, field, place));
+        let present: Vec<_> = all.filter(|&(.., place)| rows.columns[place].has_any()).collect();
+        let is_words =
+            |column: &Column| column.search == Search::Words && matches!(column.kind, Kind::Text | Kind::TextList);
+        let words = present.iter().filter(|(column, ..)| is_words(column));
+        let words = words.map(|&(column, _, place)| (column.name, place)).collect();
+        Self { fields, rows, present, words }
+    }
 }
 
 /// One row.
@@ -130,7 +164,7 @@ impl<'a> Iterator for Cells<'a> {
     type Item = (Field, Cell<'a>);
 
     fn next(&mut self) -> Option<(Field, Cell<'a>)> {
-        let Indexed { fields, rows } = self.batch;
+        let Indexed { fields, rows, present, .. } = self.batch;
         if let Some(from) = self.name {
             return self.next_name(from);
         }
@@ -138,11 +172,11 @@ impl<'a> Iterator for Cells<'a> {
             if let Some(cell) = self.next_of_list() {
                 return Some(cell);
             }
-            let Some(&(column, field)) = fields.columns.get(self.column) else {
+            let Some(&(column, field, place)) = present.get(self.column) else {
                 self.name = Some(0);
                 return Some((fields.source, Cell::Bytes(rows.source(self.row))));
             };
-            let values = &rows.columns[fields.places[self.column]];
+            let values = &rows.columns[place];
             self.column += 1;
             if values.is_null(self.row) {
                 continue;
@@ -171,18 +205,18 @@ impl<'a> Iterator for Cells<'a> {
 impl<'a> Cells<'a> {
     /// The next item of the list in the column before `column`.
     fn next_of_list(&mut self) -> Option<(Field, Cell<'a>)> {
-        let Indexed { fields, rows } = self.batch;
-        for place in self.list.by_ref() {
-            let (column, field) = fields.columns[self.column - 1];
-            match &rows.columns[fields.places[self.column - 1]] {
+        let Indexed { rows, present, .. } = self.batch;
+        for item in self.list.by_ref() {
+            let (column, field, place) = present[self.column - 1];
+            match &rows.columns[place] {
                 Values::Texts(_, texts) => {
-                    if texts.is_valid(place) && is_indexed(column.search, texts.value(place)) {
-                        return Some((field, Cell::Text(texts.value(place))));
+                    if texts.is_valid(item) && is_indexed(column.search, texts.value(item)) {
+                        return Some((field, Cell::Text(texts.value(item))));
                     }
                 }
                 Values::Integers(_, numbers) => {
-                    if numbers.is_valid(place) {
-                        return Some((field, Cell::Integer(numbers.value(place))));
+                    if numbers.is_valid(item) {
+                        return Some((field, Cell::Integer(numbers.value(item))));
                     }
                 }
                 _ => unreachable!("a range is only set for a list"),
@@ -192,15 +226,10 @@ impl<'a> Cells<'a> {
     }
 
     fn next_name(&mut self, from: usize) -> Option<(Field, Cell<'a>)> {
-        let Indexed { fields, rows } = self.batch;
-        let has_words = |place: &usize| {
-            fields.columns[*place].0.search == Search::Words
-                && matches!(fields.columns[*place].0.kind, Kind::Text | Kind::TextList)
-                && !rows.columns[fields.places[*place]].is_null(self.row)
-        };
-        let place = (from..fields.columns.len()).find(has_words)?;
-        self.name = Some(place + 1);
-        Some((fields.field_names, Cell::Text(fields.columns[place].0.name)))
+        let Indexed { fields, rows, words, .. } = self.batch;
+        let next = (from..words.len()).find(|&number| !rows.columns[words[number].1].is_null(self.row))?;
+        self.name = Some(next + 1);
+        Some((fields.field_names, Cell::Text(words[next].0)))
     }
 }
 

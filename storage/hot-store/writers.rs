@@ -155,7 +155,7 @@ impl OpenWriter {
     /// Adds rows.
     pub(crate) fn add(&mut self, batch: &Arc<RowBatch>, rows: &[usize]) -> Result<()> {
         self.is_changed = true;
-        let batch = Arc::new(Indexed { fields: self.index.fields.clone(), rows: batch.clone() });
+        let batch = Arc::new(Indexed::new(self.index.fields.clone(), batch.clone()));
         for rows in rows.chunks(ROWS_HANDED) {
             let add = |&row: &usize| UserOperation::Add(RowDocument { batch: batch.clone(), row });
             if let Err(error) = self.writer.run(rows.iter().map(add)) {
