@@ -65,7 +65,7 @@ impl Default for Settings {
             hot_commit_interval_ms: 500,
             hot_commit_backlog_ms: 5_000,
             hot_commit_bytes_max: 128 << 20,
-            batch_bytes_max: 8 << 20,
+            batch_bytes_max: 4 << 20,
             janitor_interval_ms: 60_000,
         }
     }

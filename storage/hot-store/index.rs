@@ -17,6 +17,7 @@ use crate::document::RowDocument;
 use crate::error::{cause, disk_failed, failed};
 use crate::fields::{Fields, tokenizers};
 use crate::names::{Period, period};
+use crate::settings::WRITER_MEMORY_BYTES_MIN;
 
 /// The version of the commit payload's form.
 const PAYLOAD_VERSION: u32 = 1;
@@ -27,6 +28,10 @@ const SMALL_SEGMENT_ROWS: u32 = 10_000;
 
 /// How much larger, as a power of two, a segment is before it counts as of another size.
 const SIZE_STEP_LOG2: f64 = 3.0;
+
+/// Threads that index rows of one writer. Indexing is half of all work on a row, so with one it is what the rest waits for;
+/// more would only make more segments to merge.
+const WRITER_THREADS_MAX: usize = 2;
 
 /// Blocks of `_source` that a searcher keeps unpacked, 16 KB each and per segment: a page of hits.
 const STORE_BLOCKS_CACHED: usize = 20;
@@ -168,12 +173,13 @@ impl HotIndex {
         self.mark.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A writer of one thread with so much memory. There is one at a time.
+    /// A writer with so much memory, of two threads where that is enough for both. There is one at a time.
     pub(crate) fn writer(&self, settings: &Settings, bytes: usize) -> Result<IndexWriter<RowDocument>, Error> {
+        let threads = (bytes / WRITER_MEMORY_BYTES_MIN).clamp(1, WRITER_THREADS_MAX);
         let options = IndexWriterOptions::builder()
-            .num_worker_threads(1)
+            .num_worker_threads(threads)
             .num_merge_threads(1)
-            .memory_budget_per_thread(bytes)
+            .memory_budget_per_thread(bytes / threads)
             .build();
         let writer: IndexWriter<RowDocument> = self
             .index
