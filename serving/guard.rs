@@ -20,14 +20,21 @@ use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{Door, Settings, api, elasticsearch};
 
 /// Paths that are answered also when all slots are taken: what tells that they are, and what costs nothing.
 const ALWAYS_ANSWERED: &[&str] = &["/", "/style.css", "/metrics", "/health/live", "/health/ready"];
+
+/// Bytes of a body that is too long which are read all the same, and let go: more than any webhook sends.
+const DISCARDED_BYTES_MAX: u64 = 32 << 20;
+
+/// How long they are read. A sender on a usual line is through by then.
+const DISCARD_WAIT: Duration = Duration::from_secs(2);
 
 /// The checks of one port.
 pub(crate) struct Guard {
@@ -241,8 +248,8 @@ pub(crate) async fn read_body(headers: &HeaderMap, body: Body, limit: BodyLimit)
         let reason = format!("the body has more than {bytes_max} bytes ({name})");
         refuse(StatusCode::PAYLOAD_TOO_LARGE, "content_too_long_exception", reason)
     };
-    // What is announced as too long is not waited for.
     if body.size_hint().lower() > bytes_max as u64 {
+        discard(body).await;
         return too_long();
     }
     let sent = match axum::body::to_bytes(body, bytes_max).await {
@@ -264,6 +271,17 @@ pub(crate) async fn read_body(headers: &HeaderMap, body: Body, limit: BodyLimit)
         }
     };
     if unpacked.len() > bytes_max { too_long() } else { Ok(unpacked) }
+}
+
+/// Lets go of what is sent, for a while: a connection that is closed on a sender takes the answer with it.
+async fn discard(body: Body) {
+    if body.size_hint().lower() > DISCARDED_BYTES_MAX {
+        return;
+    }
+    let mut pieces = body.into_data_stream();
+    let all = async { while let Some(Ok(_)) = pieces.next().await {} };
+    // Whoever sends no more in time hears the answer all the same.
+    timeout(DISCARD_WAIT, all).await.unwrap_or_default();
 }
 
 fn is_length_limit(error: &axum::Error) -> bool {

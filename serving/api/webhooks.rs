@@ -5,7 +5,7 @@
 //! | --- | --- | --- |
 //! | its head is no sender's | the webhook's | not read |
 //! | others fill the webhook's slots for 5 s | 429 | not read |
-//! | longer than the webhook takes | 413 | read up to there |
+//! | longer than the webhook takes | 413 | read up to there; let go where it is announced |
 //! | not whole within 10 s | 408 | dropped |
 //! | whole | the webhook's | the webhook's |
 //!
