@@ -5,8 +5,8 @@
 //!     cargo bench -p databroker --bench backfill -- --source SOURCE [--copies N] FILE…
 //!
 //! GitHub's events are repeated with changed ids until there are N (default 500,000); without files the shipped sample
-//! is. Files of another source are read as they are, N copies of each (default 1) under other hashes, which makes other
-//! records of DNS messages.
+//! is. Files of another source are read as they are, and copies under other hashes, which makes other records of DNS
+//! messages, until there are N of each (default 1).
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
@@ -30,8 +30,11 @@ fn main() -> anyhow::Result<()> {
         "github" => github_and_its_stages(home.path(), events, &files),
         other => {
             let copies = files.iter().flat_map(|file| (0..copies).map(move |number| (file, number)));
-            let inputs =
-                copies.map(|(file, number)| write_copy(home.path(), file, number)).collect::<Result<Vec<_>, _>>()?;
+            let inputs = copies.map(|(file, number)| match number {
+                0 => Ok(file.clone()),
+                number => write_copy(home.path(), file, number),
+            });
+            let inputs = inputs.collect::<anyhow::Result<Vec<_>>>()?;
             run_whole(home.path(), other, &inputs).map(drop)
         }
     }
