@@ -372,14 +372,20 @@ async fn real_servers_traffic_is_captured_as_tshark_sees_it() {
     drop((server, namespace));
 }
 
+/// An unbound that answers, and its port.
+async fn unbound_on_loopback(folder: &Path) -> (Running, u16) {
+    let port = free_port();
+    let (command, arguments) = unbound(folder, port, "");
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let server = Running::start(command, &arguments, &folder.join("log"));
+    until_it_answers("127.0.0.1", port).await;
+    (server, port)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn real_servers_traffic_on_loopback_is_captured_once() {
     let folder = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let (command, arguments) = unbound(folder.path(), port, "");
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let _server = Running::start(command, &arguments, &folder.path().join("log"));
-    until_it_answers("127.0.0.1", port).await;
+    let (_server, port) = unbound_on_loopback(folder.path()).await;
     let names: String = (0..30).map(|number| format!(" l{number}.example.test A")).collect();
     let questions = [format!("@127.0.0.1 -p {port}{names}"), format!("@127.0.0.1 -p {port} +tcp{names}")];
     assert_as_tshark("lo", port, folder.path(), &questions).await;
@@ -388,11 +394,7 @@ async fn real_servers_traffic_on_loopback_is_captured_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn real_servers_traffic_on_all_interfaces_is_captured_once() {
     let folder = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let (command, arguments) = unbound(folder.path(), port, "");
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let _server = Running::start(command, &arguments, &folder.path().join("log"));
-    until_it_answers("127.0.0.1", port).await;
+    let (_server, port) = unbound_on_loopback(folder.path()).await;
     let settings = Settings { interfaces: vec!["any".to_owned()], ports: vec![port], ..Settings::default() };
     let mut live = Live::open(&settings).await;
     let names: String = (0..20).map(|number| format!(" a{number}.example.test A")).collect();

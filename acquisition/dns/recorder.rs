@@ -11,6 +11,7 @@ use super::dnstap::{Broken, Dnstap, MessageType, Moment, SocketProtocol, ip_addr
 use super::hide::hide_clients;
 use super::pairs::{Ends, Pairs};
 use super::settings::Settings;
+use crate::hexadecimal::hexadecimal;
 
 /// Bytes that are allocated at once; bodies are slices of these.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -221,7 +222,7 @@ struct Roles {
 
 /// What stands for a frame that cannot be read, so that nothing in it can be hidden.
 fn hash_of(frame: &[u8], broken: Broken) -> Bytes {
-    let hash: String = Sha256::digest(frame).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hexadecimal(&Sha256::digest(frame));
     let reason = broken.reason();
     let note = format!("{reason}; its {} bytes are not kept since addresses are hidden: SHA-256 {hash}", frame.len());
     let mut out = BytesMut::new();

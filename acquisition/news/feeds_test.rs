@@ -8,6 +8,7 @@ use sha2::Sha256;
 
 use super::replay::Replay;
 use super::settings::Settings;
+use crate::hexadecimal::hexadecimal;
 use crate::replay::Response;
 use crate::{Collectors, Context};
 
@@ -65,8 +66,8 @@ impl Hub {
 
     async fn send(&self, body: String) -> u16 {
         let mac = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes()).unwrap().chain_update(&body);
-        let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        let headers = vec![("x-hub-signature".to_owned(), format!("sha256={hex}"))];
+        let digits = hexadecimal(&mac.finalize().into_bytes());
+        let headers = vec![("x-hub-signature".to_owned(), format!("sha256={digits}"))];
         let (method, path) = ("POST".to_owned(), format!("websub/{}", self.token));
         let request = WebhookRequest { method, path, headers, body: body.into(), ..WebhookRequest::default() };
         self.webhook.receive(request).await.status
