@@ -1,7 +1,8 @@
 //! Appends with fsync on every one, beside plain writing with fdatasync of the same bytes in the same run.
 //!
 //! `cargo bench -p databroker --bench append -- [FOLDER] [MEGABYTES]`: FOLDER decides which disk is measured (a
-//! temporary folder unless given), MEGABYTES how much is written per round and candidate (48).
+//! temporary folder unless given), MEGABYTES how much is written per round and candidate (48). It is done with harvests of
+//! 0.75 MB, like a poll's, and of 7.5 MB, like a backfill's.
 //!
 //! "The same bytes" are the bodies of the records, as they come from a source. Rounds go in turn over all candidates, so
 //! that a disk that slows down slows all of them; the figure is each candidate's median round.
@@ -18,7 +19,7 @@ use contract::{
 use embedded_log::{Compression, EmbeddedLog, Settings};
 
 const SOURCE: SourceId = SourceId("github");
-const RECORDS_PER_APPEND: usize = 500;
+const RECORDS_PER_APPEND: [usize; 2] = [500, 5_000];
 const BODY_BYTES: usize = 1_500;
 const ROUNDS: usize = 7;
 
@@ -27,12 +28,18 @@ fn main() {
     let temporary = tempfile::tempdir().expect("a temporary folder");
     let folder = arguments.first().map_or_else(|| temporary.path().to_owned(), PathBuf::from);
     let megabytes: usize = arguments.get(1).map_or(48, |text| text.parse().expect("MEGABYTES is a number"));
-    let appends = (megabytes << 20).div_ceil(RECORDS_PER_APPEND * BODY_BYTES);
-    let harvests: Vec<Harvest> = (0..appends).map(harvest).collect();
+    for records in RECORDS_PER_APPEND {
+        measure(&folder, megabytes, records);
+    }
+}
+
+fn measure(folder: &Path, megabytes: usize, records: usize) {
+    let appends = (megabytes << 20).div_ceil(records * BODY_BYTES);
+    let harvests: Vec<Harvest> = (0..appends).map(|number| harvest(number, records)).collect();
     let bytes: usize = harvests.iter().flat_map(|harvest| &harvest.records).map(|record| record.body.len()).sum();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     println!(
-        "{appends} appends of {RECORDS_PER_APPEND} records, {:.1} MB of bodies a round, {ROUNDS} rounds in turn",
+        "{appends} appends of {records} records, {:.1} MB of bodies a round, {ROUNDS} rounds in turn",
         bytes as f64 / 1e6
     );
 
@@ -138,7 +145,8 @@ fn reopen_and_read(runtime: &tokio::runtime::Runtime, folder: &Path, harvests: &
         next = batch.next;
     }
     let read = started.elapsed();
-    assert_eq!(records, harvests.len() * RECORDS_PER_APPEND, "every record is read");
+    let appended: usize = harvests.iter().map(|harvest| harvest.records.len()).sum();
+    assert_eq!(records, appended, "every record is read");
     println!(
         "open {:.1} ms (last segment {:.0} MB read through), check {:.1} ms, read {:.0} MB/s of bodies",
         opened.as_secs_f64() * 1e3,
@@ -156,9 +164,9 @@ fn open(folder: &Path, compression: Compression) -> Arc<EmbeddedLog> {
 }
 
 /// Records like GitHub's events: fixed keys, varied names, numbers, hashes and sentences.
-fn harvest(number: usize) -> Harvest {
+fn harvest(number: usize, records: usize) -> Harvest {
     let mut random = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(number as u64 + 1);
-    let records = (0..RECORDS_PER_APPEND).map(|place| record(number * RECORDS_PER_APPEND + place, &mut random));
+    let records = (0..records).map(|place| record(number * records + place, &mut random));
     Harvest {
         source: SOURCE,
         collector: CollectorId("github/events".to_owned()),

@@ -1,7 +1,6 @@
 //! The codecs of a record batch, framed as Kafka frames them.
 
 use std::io::{Read, Write};
-use std::sync::Mutex;
 
 use bytes::Bytes;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
@@ -55,6 +54,14 @@ impl Encoder {
         Self { section: Vec::new(), compressed: Vec::new(), zstd }
     }
 
+    /// Empties the memory for the next batch.
+    pub(crate) fn clear(&mut self) {
+        for scratch in [&mut self.section, &mut self.compressed] {
+            scratch.clear();
+            scratch.shrink_to(SCRATCH_BYTES_MAX);
+        }
+    }
+
     /// The section in the codec's form.
     pub(crate) fn compress(&mut self, compression: Compression) -> &[u8] {
         self.compressed.clear();
@@ -76,24 +83,6 @@ impl Encoder {
             }
         }
         &self.compressed
-    }
-}
-
-/// Encoders that wait for the next batch: never more than worked at the same time.
-#[derive(Default)]
-pub(crate) struct EncoderPool(Mutex<Vec<Encoder>>);
-
-impl EncoderPool {
-    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Encoder) -> T) -> T {
-        let waiting = self.0.lock().expect("nothing panics under this lock").pop();
-        let mut encoder = waiting.unwrap_or_else(Encoder::new);
-        let answer = work(&mut encoder);
-        encoder.section.clear();
-        encoder.section.shrink_to(SCRATCH_BYTES_MAX);
-        encoder.compressed.clear();
-        encoder.compressed.shrink_to(SCRATCH_BYTES_MAX);
-        self.0.lock().expect("nothing panics under this lock").push(encoder);
-        answer
     }
 }
 
@@ -126,11 +115,9 @@ mod tests {
     fn each_codec_gives_back_what_it_took_and_refuses_to_unpack_more_than_allowed() {
         let text: Vec<u8> = (0..300_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
         for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
-            let pool = EncoderPool::default();
-            let packed = pool.with(|encoder| {
-                encoder.section.extend_from_slice(&text);
-                Bytes::copy_from_slice(encoder.compress(compression))
-            });
+            let mut encoder = Encoder::new();
+            encoder.section.extend_from_slice(&text);
+            let packed = Bytes::copy_from_slice(encoder.compress(compression));
             assert_eq!(decompress(compression, packed.clone(), text.len()).unwrap(), text, "{compression:?}");
             if compression != Compression::None {
                 assert!(packed.len() < text.len(), "{compression:?}");

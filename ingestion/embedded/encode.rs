@@ -1,68 +1,65 @@
 //! From a harvest to the batches of its frame, on as many cores as it pays.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::thread::available_parallelism;
 
 use contract::{Coverage, Error, Harvest, Partition, RawRecord, RecordId, Result, Timestamp, Topic, partition_of};
+use rayon::prelude::*;
 
-use crate::codec::{Compression, EncoderPool};
+use crate::codec::{Compression, Encoder};
 use crate::frame::{CURSOR_BYTES_MAX, FRAME_BYTES_MAX};
 use crate::record_batch::{self, EncodedBatch};
 
 /// Below this a harvest is encoded where it is: about 0.1 ms of work, little more than handing it over costs.
-const INLINE_BYTES_MAX: usize = 32 << 10;
+pub(crate) const INLINE_BYTES_MAX: usize = 32 << 10;
 
-/// Bytes for which another core is worth its handing over.
-const TASK_BYTES_MIN: usize = 128 << 10;
+thread_local! {
+    static ENCODER: RefCell<Encoder> = RefCell::new(Encoder::new());
+}
+
+/// The threads that encode: as many as there are cores. The runtime's own, woken one by the other, took turns on one core.
+pub(crate) fn encoding_threads() -> Result<rayon::ThreadPool> {
+    let threads = rayon::ThreadPoolBuilder::new().thread_name(|number| format!("log-encoder-{number}"));
+    // A panic has said what it was; the appender is told that there is no answer.
+    let threads = threads.panic_handler(drop);
+    threads.build().map_err(|error| Error::stop("start the threads that encode for the log").because(error))
+}
 
 /// Records that go into one batch.
-struct Part {
+pub(crate) struct Part {
     topic: Topic,
     partition: Partition,
     records: Vec<RawRecord>,
     bytes: usize,
 }
 
-/// The batches of a harvest, one per partition it has records for.
-pub(crate) async fn encode(
-    harvest: &Harvest,
-    partitions: Partition,
+impl Part {
+    /// About what it takes in its frame, before compression.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// The batches of a harvest's parts: made by all of [`encoding_threads`] when it is called by one of them, else where it
+/// is called.
+pub(crate) fn encode(
+    parts: Vec<Part>,
     appended_at: Timestamp,
     compression: Compression,
-    pool: &Arc<EncoderPool>,
-) -> Result<Vec<(Topic, Partition, EncodedBatch)>> {
-    let parts = split(harvest, partitions, appended_at)?;
-    let bytes: usize = parts.iter().map(|part| part.bytes).sum();
-    let encode_all = move |parts: Vec<Part>, pool: &EncoderPool| -> Vec<_> {
-        pool.with(|encoder| {
-            let encode = |part: Part| {
-                let batch = record_batch::encode(&part.records, appended_at, compression, encoder);
-                (part.topic, part.partition, batch)
-            };
-            parts.into_iter().map(encode).collect()
-        })
+) -> Vec<(Topic, Partition, EncodedBatch)> {
+    let encode = |part: Part| {
+        let encode = |encoder: &mut Encoder| record_batch::encode(&part.records, appended_at, compression, encoder);
+        let batch = ENCODER.with_borrow_mut(encode);
+        (part.topic, part.partition, batch)
     };
-    if bytes <= INLINE_BYTES_MAX {
-        return Ok(if parts.is_empty() { Vec::new() } else { encode_all(parts, pool) });
+    match rayon::current_thread_index() {
+        Some(_) => parts.into_par_iter().with_max_len(1).map(encode).collect(),
+        None => parts.into_iter().map(encode).collect(),
     }
-    let tasks: Vec<_> = share_out(parts, bytes)
-        .into_iter()
-        .map(|parts| {
-            let pool = Arc::clone(pool);
-            tokio::task::spawn_blocking(move || encode_all(parts, &pool))
-        })
-        .collect();
-    let mut batches = Vec::new();
-    for task in tasks {
-        let encoded = task.await;
-        batches.extend(encoded.map_err(|error| Error::stop("encode a harvest for the log").because(error))?);
-    }
-    Ok(batches)
 }
 
 /// Sorts the records by partition, the coverage to its own topic, and refuses what is too large.
-fn split(harvest: &Harvest, partitions: Partition, appended_at: Timestamp) -> Result<Vec<Part>> {
+pub(crate) fn split(harvest: &Harvest, partitions: Partition, appended_at: Timestamp) -> Result<Vec<Part>> {
     let cursor_bytes = harvest.collector.0.len() + harvest.cursor.0.len();
     if cursor_bytes > CURSOR_BYTES_MAX {
         let collector = &harvest.collector;
@@ -109,19 +106,4 @@ fn coverage_record(coverage: &Coverage, appended_at: Timestamp) -> Result<RawRec
         fetched_at: appended_at,
         body: body.into(),
     })
-}
-
-/// Lists of about the same size, as many as there are cores and as pays: the largest part goes first, each to the list
-/// that has least.
-fn share_out(mut parts: Vec<Part>, bytes: usize) -> Vec<Vec<Part>> {
-    let cores = available_parallelism().map_or(1, usize::from);
-    let count = (bytes / TASK_BYTES_MIN).clamp(1, cores.min(parts.len()));
-    parts.sort_by_key(|part| std::cmp::Reverse(part.bytes));
-    let mut lists: Vec<(usize, Vec<Part>)> = (0..count).map(|_| (0, Vec::new())).collect();
-    for part in parts {
-        let least = lists.iter_mut().min_by_key(|(bytes, _)| *bytes).expect("at least one list");
-        least.0 += part.bytes;
-        least.1.push(part);
-    }
-    lists.into_iter().map(|(_, parts)| parts).collect()
 }

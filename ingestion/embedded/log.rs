@@ -16,9 +16,8 @@ use contract::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::check::{Check, check_all};
-use crate::codec::EncoderPool;
 use crate::disk::{Disk, DiskFile, RealDisk};
-use crate::encode::encode;
+use crate::encode::{INLINE_BYTES_MAX, Part, encode, encoding_threads, split};
 use crate::frame::{Ends, Head};
 use crate::read::{check_asked, has_more, read};
 use crate::recovery::{Folders, Opened, Recovery, recover};
@@ -36,7 +35,6 @@ pub struct EmbeddedLog {
     shared: Arc<Shared>,
     settings: Settings,
     clock: Arc<dyn Clock>,
-    encoders: Arc<EncoderPool>,
     /// None when opened to read only.
     writing: Option<Writing>,
 }
@@ -44,6 +42,7 @@ pub struct EmbeddedLog {
 struct Writing {
     jobs: mpsc::Sender<Job>,
     thread: JoinHandle<()>,
+    encoders: rayon::ThreadPool,
     /// Holds the folder as long as it lives.
     _lock: Option<File>,
 }
@@ -82,7 +81,7 @@ impl EmbeddedLog {
         ends.0.entry(Topic::coverage()).or_insert_with(|| vec![0]);
         let state = State { sealed: opened.segments, active, ends, cursors: opened.cursors };
         let shared = Arc::new(Shared::new(Arc::new(RealDisk), folders, false, state));
-        Ok((Self { shared, settings, clock, encoders: Arc::default(), writing: None }, recovery))
+        Ok((Self { shared, settings, clock, writing: None }, recovery))
     }
 
     pub(crate) fn open_on(
@@ -108,8 +107,8 @@ impl EmbeddedLog {
         let (jobs, waiting) = mpsc::channel(QUEUED_JOBS_MAX);
         let thread = std::thread::Builder::new().name("log-writer".to_owned());
         let thread = thread.spawn(move || writer.run(waiting)).map_err(failed)?;
-        let writing = Some(Writing { jobs, thread, _lock: lock });
-        Ok((Self { shared, settings, clock, encoders: Arc::default(), writing }, recovery))
+        let writing = Some(Writing { jobs, thread, encoders: encoding_threads()?, _lock: lock });
+        Ok((Self { shared, settings, clock, writing }, recovery))
     }
 
     /// Reads every frame from disk and computes every checksum; reports what differs and changes nothing.
@@ -122,14 +121,29 @@ impl EmbeddedLog {
     }
 
     async fn ask<T>(&self, doing: &str, job: impl FnOnce(oneshot::Sender<Result<T>>) -> Job) -> Result<T> {
-        let writing = self
-            .writing
-            .as_ref()
-            .ok_or_else(|| Error::change(format!("{doing}: this process has opened the log to read only")))?;
-        let gone = || Error::stop(format!("{doing}: the log's writer has ended"));
+        let writing = self.writing(doing)?;
         let (reply, answer) = oneshot::channel();
-        writing.jobs.send(job(reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        writing.jobs.send(job(reply)).await.map_err(|_| gone(doing))?;
+        answer.await.map_err(|_| gone(doing))?
+    }
+
+    /// The job is made by the threads that encode, and goes from there to the writer.
+    async fn ask_encoded<T: Send + 'static>(
+        &self,
+        doing: &str,
+        job: impl FnOnce(oneshot::Sender<Result<T>>) -> Job + Send + 'static,
+    ) -> Result<T> {
+        let writing = self.writing(doing)?;
+        let (reply, answer) = oneshot::channel();
+        let jobs = writing.jobs.clone();
+        // If the writer is gone, so is the reply: that is how the appender hears of it.
+        writing.encoders.spawn(move || drop(jobs.blocking_send(job(reply))));
+        answer.await.map_err(|_| gone(doing))?
+    }
+
+    fn writing(&self, doing: &str) -> Result<&Writing> {
+        let refused = || Error::change(format!("{doing}: this process has opened the log to read only"));
+        self.writing.as_ref().ok_or_else(refused)
     }
 }
 
@@ -147,11 +161,18 @@ impl Log for EmbeddedLog {
             )));
         }
         let appended_at = self.clock.now();
-        let compression = self.settings.compression;
-        let batches = encode(harvest, partitions, appended_at, compression, &self.encoders).await?;
+        let parts = split(harvest, partitions, appended_at)?;
+        let is_small = parts.iter().map(Part::bytes).sum::<usize>() <= INLINE_BYTES_MAX;
         let cursor = (harvest.collector.clone(), harvest.cursor.clone());
-        let appended =
-            self.ask("append to the log", |reply| Job::Append(Append { batches, cursor, appended_at, reply })).await?;
+        let compression = self.settings.compression;
+        let job = move |reply| {
+            let batches = encode(parts, appended_at, compression);
+            Job::Append(Append { batches, cursor, appended_at, reply })
+        };
+        let appended = match is_small {
+            true => self.ask("append to the log", job).await,
+            false => self.ask_encoded("append to the log", job).await,
+        }?;
         metric::LOG_APPEND_SECONDS.observe(&[], started.elapsed().as_secs_f64());
         Ok(appended)
     }
@@ -207,12 +228,16 @@ impl Log for EmbeddedLog {
 
 impl Drop for EmbeddedLog {
     fn drop(&mut self) {
-        let Some(Writing { jobs, thread, _lock }) = self.writing.take() else { return };
+        let Some(Writing { jobs, thread, encoders: _, _lock }) = self.writing.take() else { return };
         drop(jobs);
         if thread.join().is_err() {
             tracing::error!("the log's writer has panicked");
         }
     }
+}
+
+fn gone(doing: &str) -> Error {
+    Error::stop(format!("{doing}: the log's writer has ended"))
 }
 
 async fn blocking<T: Send + 'static>(doing: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

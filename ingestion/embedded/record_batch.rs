@@ -44,7 +44,6 @@ pub(crate) fn encode(
     encoder: &mut Encoder,
 ) -> EncodedBatch {
     assert!(!records.is_empty(), "a batch holds at least one record");
-    encoder.section.clear();
     let mut headers = Vec::new();
     for (offset_delta, record) in (0..).zip(records) {
         put_record(&mut encoder.section, offset_delta, record, &mut headers);
@@ -71,6 +70,7 @@ pub(crate) fn encode(
     bytes.extend_from_slice(&count.to_be_bytes());
     assert_eq!(bytes.len(), HEADER_BYTES, "the header of a batch has a fixed size");
     bytes.extend_from_slice(section);
+    encoder.clear();
     let crc = crc32c::crc32c(&bytes[CHECKED_FROM..]);
     bytes[17..21].copy_from_slice(&crc.to_be_bytes());
     EncodedBatch { bytes, records: count as u32, section_bytes, crc }
