@@ -26,10 +26,13 @@ pub(crate) fn delete_from_delta(table: &Path, predicate: &str) {
 }
 
 const READ_DELTA: &str = r#"
-import sys, json, deltalake, polars, duckdb
+import sys, json, deltalake, polars, duckdb, duckdb_extensions
 table = deltalake.DeltaTable(sys.argv[1])
 rows = table.to_pyarrow_table()
-counted = duckdb.sql("SELECT type, count(*) AS n, count(DISTINCT _id) AS ids, count(title) AS titles FROM rows GROUP BY 1 ORDER BY 1").fetchall()
+connection = duckdb.connect()
+duckdb_extensions.import_extension("delta", con=connection)
+counts = "SELECT type, count(*) AS n, count(DISTINCT _id) AS ids, count(title) AS titles FROM delta_scan(?) GROUP BY 1 ORDER BY 1"
+counted = connection.execute("LOAD delta").execute(counts, [sys.argv[1]]).fetchall()
 lazy = polars.scan_delta(sys.argv[1]).group_by("type").agg(polars.len().alias("n")).sort("type").collect()
 print(json.dumps({
     "protocol": [table.protocol().min_reader_version, table.protocol().min_writer_version],
