@@ -126,6 +126,19 @@ mod tests {
     }
 
     #[test]
+    fn a_busy_day_of_numbered_ids_takes_next_to_nothing() {
+        let bytes = |id: &dyn Fn(u64) -> String| {
+            let mut set = IdSet::new(1 << 20);
+            (0..300_000).for_each(|number| set.insert(Key::of(&id(number))));
+            assert!((0..300_000).all(|number| set.may_contain(Key::of(&id(number)))));
+            set.bytes()
+        };
+        let of_dns = bytes(&|number| format!("64b8f3a2c1d0e-l0-{}", number + 1));
+        let of_github = bytes(&|number| (17_244_207_336 + number * 2 + number % 2).to_string());
+        assert!(of_dns < 20_000 && of_github < 100_000, "{of_dns} and {of_github} bytes");
+    }
+
+    #[test]
     fn more_hashes_than_there_is_room_for_go_into_a_filter_that_knows_them_all() {
         let mut set = IdSet::new(40_000);
         let id = |number: u32| format!("{number}x");
