@@ -45,7 +45,7 @@ pub use collector::{Acknowledge, Collector, CollectorId, Coverage, CoverageKind,
 pub use error::{Error, Remedy, Result};
 pub use log::{Appended, Batch, Extent, Log, LogRecord, Lost, PartitionExtent, Topic};
 pub use metric::Metric;
-pub use nearest::nearest;
+pub use nearest::{meant, nearest};
 pub use position::{Offset, OffsetRange, Partition, Positions, Span, partition_of};
 pub use processor::{Processor, Reject};
 pub use record::{RawRecord, RecordId, SourceId};

@@ -27,9 +27,10 @@ pub const HARVEST_BYTES_MAX: usize = 8 << 20;
 /// the log and a store to about four batches.
 pub const QUEUED_BATCHES_MAX: usize = 2;
 
-/// Ids of committed rows kept in memory, as 64-bit hashes, over all event days: 9 to 18 bytes each.
-/// A single busy day of GitHub may exceed it alone and is then kept alone; ids of days without room are looked up.
-pub const KNOWN_IDS_MAX: usize = 2_000_000;
+/// Bytes of memory for the ids of one source's committed rows, over all periods of event time: with four sources 128 MiB,
+/// as much as the hot store holds until it commits. A day of 150,000,000 ids as GitHub and DNS number them fits, and of other
+/// ids a month of 800,000, or of about 8,000,000 before many are looked up in vain; what finds no room is looked up altogether.
+pub const KNOWN_IDS_BYTES_MAX: usize = 32 << 20;
 
 /// Bytes of a webhook's request that comes as a form, in which a record's JSON takes half as much again.
 pub const WEBHOOK_FORM_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX;

@@ -1,12 +1,15 @@
 //! The name that somebody may have meant.
 
-/// `; did you mean `x`?` for the nearest of `known`; empty where nothing is near.
-pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+/// The nearest of `known`; none where nothing is near.
+pub fn meant<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let best =
         known.map(|name| (strsim::normalized_damerau_levenshtein(word, name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
-    best.filter(|(likeness, _)| *likeness > 0.5)
-        .map(|(_, name)| format!("; did you mean `{name}`?"))
-        .unwrap_or_default()
+    best.filter(|(likeness, _)| *likeness > 0.5).map(|(_, name)| name)
+}
+
+/// `; did you mean `x`?` with the name that was [`meant`]; empty where there is none.
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    meant(word, known).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
 #[cfg(test)]

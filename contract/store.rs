@@ -177,6 +177,12 @@ pub trait ColdStore: Store {
     /// When the table cannot be read.
     async fn find_ids(&self, source: SourceId, day: Day, ids: &[&str]) -> Result<Vec<IdPlace>>;
 
+    /// Which offsets of some runs hold committed rows, in no order.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    async fn rows_at(&self, source: SourceId, ranges: &[OffsetRange]) -> Result<Vec<(Partition, Offset)>>;
+
     /// Answers a query over `bronze.*`, `silver.*` and `ops.*`: committed files and rows that are only
     /// written, as one table. Read-only; time and memory are limited by the store's settings.
     ///

@@ -43,6 +43,17 @@ fn every_danger_has_an_alert_with_a_severity_and_a_summary() {
     }
 }
 
+/// What never succeeded has neither of the two metrics that tell how long ago it did.
+#[test]
+fn a_collector_that_never_succeeded_is_silent_too() {
+    let (_, alert) = RULES.split_once("- alert: DatabrokerCollectorSilent").expect("an alert");
+    let (alert, _) = alert.split_once("annotations:").expect("its end");
+    let (_, never) = alert.split_once("or (").expect("a second half");
+    let (failed, succeeded) = never.split_once("unless ").expect("an exception");
+    assert!(failed.contains("databroker_collector_errors_total offset"), "{never}");
+    assert!(succeeded.starts_with("databroker_collector_last_success_timestamp_seconds)"), "{never}");
+}
+
 /// `{{ $labels.x }}` of a label that the metric of the alert does not have would print nothing.
 #[test]
 fn every_label_that_a_summary_prints_belongs_to_a_metric_of_its_alert() {

@@ -130,11 +130,18 @@ pub(crate) struct MemoryStore {
 
 #[derive(Default)]
 struct State {
-    written: Vec<(Offset, String, Day, String)>,
-    written_to: Offset,
-    committed: Vec<(Offset, String, Day, String)>,
-    committed_to: Offset,
+    written: Vec<Row>,
+    written_to: Positions,
+    committed: Vec<Row>,
+    committed_to: Positions,
     dead: u64,
+}
+
+struct Row {
+    place: (Partition, Offset),
+    id: String,
+    day: Day,
+    text: String,
 }
 
 impl MemoryStore {
@@ -144,7 +151,7 @@ impl MemoryStore {
 
     /// Offset and text of every committed row.
     pub(crate) fn rows(&self) -> Vec<(Offset, String)> {
-        self.state.lock().unwrap().committed.iter().map(|(offset, _, _, text)| (*offset, text.clone())).collect()
+        self.state.lock().unwrap().committed.iter().map(|row| (row.place.1, row.text.clone())).collect()
     }
 
     pub(crate) fn dead(&self) -> u64 {
@@ -155,7 +162,7 @@ impl MemoryStore {
     pub(crate) fn crash(&self) {
         let mut state = self.state.lock().unwrap();
         state.written.clear();
-        state.written_to = state.committed_to;
+        state.written_to = state.committed_to.clone();
     }
 
     fn fail(&self) -> Result<()> {
@@ -171,16 +178,16 @@ impl Store for MemoryStore {
     async fn write(&self, rows: &Rows) -> Result<()> {
         self.fail()?;
         let mut state = self.state.lock().unwrap();
-        let next = Positions([(0, state.written_to)].into());
+        let next = state.written_to.clone();
         assert_eq!(rows.span.gap_after(&next), None, "a span leaves a gap");
         let silver = drop_below(&rows.silver, &next);
-        for (row, (_, offset)) in crate::rebuild::places(&silver).enumerate() {
+        for (row, place) in crate::rebuild::places(&silver).enumerate() {
             let text = |column: usize| silver.column(column).as_string::<i32>().value(row).to_owned();
             let time = silver.column(3).as_primitive::<TimestampMicrosecondType>().value(row);
-            state.written.push((offset, text(2), Timestamp(time).day(), text(5)));
+            state.written.push(Row { place, id: text(2), day: Timestamp(time).day(), text: text(5) });
         }
         state.dead += drop_below(&rows.dead_letters, &next).num_rows() as u64;
-        state.written_to = state.written_to.max(rows.span.next().of(0));
+        state.written_to = next.max(&rows.span.next());
         Ok(())
     }
     async fn commit(&self, _: SourceId) -> Result<Positions> {
@@ -188,11 +195,11 @@ impl Store for MemoryStore {
         let mut state = self.state.lock().unwrap();
         let written = std::mem::take(&mut state.written);
         state.committed.extend(written);
-        state.committed_to = state.written_to;
-        Ok(Positions([(0, state.committed_to)].into()))
+        state.committed_to = state.written_to.clone();
+        Ok(state.committed_to.clone())
     }
     async fn committed(&self, _: SourceId) -> Result<Positions> {
-        Ok(Positions([(0, self.state.lock().unwrap().committed_to)].into()))
+        Ok(self.state.lock().unwrap().committed_to.clone())
     }
 }
 
@@ -233,21 +240,29 @@ impl HotStore for MemoryStore {
 impl ColdStore for MemoryStore {
     async fn ids(&self, _: SourceId, day: Day) -> Result<TableStream> {
         let state = self.state.lock().unwrap();
-        let ids: Vec<_> = state.committed.iter().filter(|row| row.2 == day).collect();
+        let ids: Vec<_> = state.committed.iter().filter(|row| row.day == day).collect();
         let fields = [("id", DataType::Utf8), ("_partition", DataType::Int64), ("_offset", DataType::Int64)];
         let schema = Arc::new(Schema::new(fields.map(|(name, kind)| Field::new(name, kind, false)).to_vec()));
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from_iter_values(ids.iter().map(|row| &row.1))),
-            Arc::new(Int64Array::from(vec![0; ids.len()])),
-            Arc::new(Int64Array::from_iter_values(ids.iter().map(|row| row.0))),
+            Arc::new(StringArray::from_iter_values(ids.iter().map(|row| &row.id))),
+            Arc::new(Int64Array::from_iter_values(ids.iter().map(|row| i64::from(row.place.0)))),
+            Arc::new(Int64Array::from_iter_values(ids.iter().map(|row| row.place.1))),
         ];
         let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
         Ok(TableStream { schema, batches: futures::stream::iter([Ok(batch)]).boxed() })
     }
     async fn find_ids(&self, _: SourceId, day: Day, ids: &[&str]) -> Result<Vec<IdPlace>> {
         let state = self.state.lock().unwrap();
-        let found = state.committed.iter().filter(|row| row.2 == day && ids.contains(&row.1.as_str()));
-        Ok(found.map(|row| IdPlace { id: row.1.clone(), partition: 0, offset: row.0 }).collect())
+        let found = state.committed.iter().filter(|row| row.day == day && ids.contains(&row.id.as_str()));
+        let place = |row: &Row| IdPlace { id: row.id.clone(), partition: row.place.0, offset: row.place.1 };
+        Ok(found.map(place).collect())
+    }
+    async fn rows_at(&self, _: SourceId, ranges: &[OffsetRange]) -> Result<Vec<(Partition, Offset)>> {
+        let is_asked = |&(partition, offset): &(Partition, Offset)| {
+            ranges.iter().any(|range| range.partition == partition && (range.from..range.to).contains(&offset))
+        };
+        let state = self.state.lock().unwrap();
+        Ok(state.committed.iter().map(|row| row.place).filter(is_asked).collect())
     }
     async fn sql(&self, _: &str) -> Result<TableStream> {
         unreachable!("{NOT_ASKED}")

@@ -107,7 +107,7 @@ impl Pipeline {
         };
         let reader = Reader {
             topic,
-            known: KnownIds::new(self.recipe.schema, limits::KNOWN_IDS_MAX),
+            known: KnownIds::new(self.recipe.schema, limits::KNOWN_IDS_BYTES_MAX),
             builder: RowsBuilder::new(self.recipe.schema),
             losses: Losses::new(source),
             hot: hot.clone(),

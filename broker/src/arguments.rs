@@ -61,7 +61,8 @@ pub(crate) enum Command {
     },
     /// Ask in SQL, over `bronze.SOURCE`, `silver.SOURCE` and `ops.*`.
     Sql {
-        /// The query.
+        /// The query; it may begin with a comment, `-- …`.
+        #[arg(allow_hyphen_values = true)]
         query: String,
     },
     /// Topics of the log: partitions, offsets, bytes.
@@ -128,4 +129,29 @@ pub(crate) enum FeedAction {
 pub(crate) enum DeadLetterAction {
     /// Log them again, to be processed as they are understood now.
     Replay,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_that_begins_with_a_comment_is_a_query_and_flags_beside_it_stay_flags() {
+        for query in ["-- how many = n\nSELECT 1", "--x\nSELECT 1", "-- 1", "-1"] {
+            for words in [&["databroker", "sql", query][..], &["databroker", "sql", "--json", query]] {
+                for trailing in [&[][..], &["--data", "d"]] {
+                    let arguments = Arguments::try_parse_from([words, trailing].concat()).unwrap();
+                    assert!(
+                        matches!(&arguments.command, Command::Sql { query: read } if read == query),
+                        "{arguments:?}"
+                    );
+                    assert_eq!(arguments.json, words.len() == 4);
+                    assert_eq!(arguments.data, PathBuf::from(if trailing.is_empty() { "./data" } else { "d" }));
+                }
+            }
+            let behind = Arguments::try_parse_from(["databroker", "sql", query, "--json"]).unwrap();
+            assert!(behind.json);
+        }
+        assert!(Arguments::try_parse_from(["databroker", "sql", "SELECT 1", "--jsno"]).is_err());
+    }
 }

@@ -282,6 +282,15 @@ async fn ids(place: Arc<dyn Place>) {
         .collect();
     assert_eq!(ids.len(), 90);
     assert!(ids.contains(&"0-1098".to_owned()));
+    let range = |partition, from, to| OffsetRange { partition, from, to };
+    let at = async |ranges: &[OffsetRange]| {
+        let mut places = store.rows_at(SOURCE, ranges).await.expect("readable");
+        places.sort_unstable();
+        places
+    };
+    assert_eq!(at(&[range(0, 7, 11), range(1, 0, 9)]).await, [(0, 7), (0, 8), (0, 10)], "9 is a dead letter");
+    assert_eq!(at(&[range(0, 998, 1_002), range(0, 2_000, 3_000)]).await, [(0, 998), (0, 1_000), (0, 1_001)]);
+    assert_eq!(at(&[]).await, []);
 }
 
 async fn dead_letters(place: Arc<dyn Place>) {

@@ -167,6 +167,9 @@ impl ColdStore for FakeCold {
     async fn find_ids(&self, _: SourceId, _: Day, _: &[&str]) -> Result<Vec<IdPlace>> {
         unreachable!("{NOT_SERVED}")
     }
+    async fn rows_at(&self, _: SourceId, _: &[OffsetRange]) -> Result<Vec<(Partition, Offset)>> {
+        unreachable!("{NOT_SERVED}")
+    }
     async fn sql(&self, query: &str) -> Result<TableStream> {
         let batches: Vec<Result<RecordBatch>> = match query {
             "SELECT n" => vec![Ok(numbers(0..2)), Ok(numbers(2..3))],

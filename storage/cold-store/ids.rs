@@ -1,16 +1,19 @@
-//! The ids of committed rows, read from the files of their day and nothing else.
+//! The ids and places of committed rows, read from those columns of those files, and parts of files, that may hold them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use contract::{Day, Error, IdPlace, Partition, Result, TableStream};
-use datafusion::common::ScalarValue;
+use contract::{Day, Error, IdPlace, Offset, OffsetRange, Partition, Result, TableStream};
+use datafusion::common::stats::Precision;
+use datafusion::common::{ColumnStatistics, ScalarValue};
 use futures::stream;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::statistics::Statistics;
@@ -28,13 +31,16 @@ const BATCH_ROWS: usize = 8_192;
 /// The id column of silver.
 const ID: &str = "_id";
 
+/// What is read, in the order in which it is answered.
+const COLUMNS: [&str; 3] = [ID, "_partition", "_offset"];
+
 /// All ids of the period that starts at a day: `id`, `_partition`, `_offset`.
 pub(crate) fn ids(source: &Source, day: Day) -> TableStream {
     let files = files_of(source, day);
     let (send, receive) = tokio::sync::mpsc::channel(QUEUED_BATCHES_MAX);
     tokio::task::spawn_blocking(move || {
         for file in files {
-            let read = read(&file, None, |batch| send.blocking_send(Ok(batch)).is_ok());
+            let read = read(&file, &COLUMNS, |_| true, |batch| send.blocking_send(Ok(batch)).is_ok());
             let go_on = match read {
                 Ok(go_on) => go_on,
                 // Who asked may be gone; then nobody needs the error either.
@@ -46,20 +52,56 @@ pub(crate) fn ids(source: &Source, day: Day) -> TableStream {
         }
     });
     let batches = stream::unfold(receive, async |mut receive| receive.recv().await.map(|batch| (batch, receive)));
-    TableStream { schema: schema(), batches: Box::pin(batches) }
+    TableStream { schema: schema(&COLUMNS), batches: Box::pin(batches) }
 }
 
 /// Where some ids of the period that starts at a day stand.
 pub(crate) async fn find_ids(source: &Source, day: Day, ids: &[&str]) -> Result<Vec<IdPlace>> {
-    let (Some(low), Some(high)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
-    let range = ((*low).to_owned(), (*high).to_owned());
-    let wanted: HashSet<String> = ids.iter().map(|&id| id.to_owned()).collect();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted = Wanted::new(ids);
     let files = files_of(source, day);
     let find = move || {
         let mut places = Vec::new();
-        for file in files.iter().filter(|file| overlaps(file, &range)) {
-            read(file, Some(&range), |batch| {
-                places.extend(places_in(&batch, &wanted));
+        for file in files.iter().filter(|file| wanted.may_be_in(file)) {
+            read(
+                file,
+                &COLUMNS,
+                |group| wanted.may_be_in_group(group),
+                |batch| {
+                    places.extend(wanted.places_in(&batch));
+                    true
+                },
+            )?;
+        }
+        Ok(places)
+    };
+    finished(tokio::task::spawn_blocking(find)).await
+}
+
+/// Which offsets of some runs hold rows.
+pub(crate) async fn rows_at(source: &Source, ranges: &[OffsetRange]) -> Result<Vec<(Partition, Offset)>> {
+    let ranges = ranges.to_vec();
+    let files = source.silver.view().committed.clone();
+    let overlaps = |low: i64, high: i64, (least, greatest): (Option<i64>, Option<i64>)| {
+        least.is_none_or(|least| least <= high) && greatest.is_none_or(|greatest| greatest >= low)
+    };
+    let find = move || {
+        let may_hold = |bounds: &dyn Fn(usize) -> (Option<i64>, Option<i64>)| {
+            ranges.iter().any(|range| {
+                let partition = i64::from(range.partition);
+                overlaps(partition, partition, bounds(0)) && overlaps(range.from, range.to - 1, bounds(1))
+            })
+        };
+        let mut places = Vec::new();
+        for file in files.files.iter().filter(|file| may_hold(&|column| integer_bounds(file, column))) {
+            let may_be_in_group = |group: &RowGroupMetaData| may_hold(&|column| integer_bounds_of_group(group, column));
+            read(file, &COLUMNS[1..], may_be_in_group, |batch| {
+                let asked = places_of(&batch, 0).filter(|&(partition, offset)| {
+                    ranges.iter().any(|range| range.partition == partition && (range.from..range.to).contains(&offset))
+                });
+                places.extend(asked);
                 true
             })?;
         }
@@ -73,69 +115,118 @@ fn files_of(source: &Source, day: Day) -> Vec<Arc<CommittedFile>> {
     committed.files.iter().filter(|file| file.value == PartitionValue::Day(day.0)).cloned().collect()
 }
 
-fn schema() -> SchemaRef {
-    let integer = |name| Field::new(name, DataType::Int64, false);
-    Arc::new(Schema::new(vec![Field::new("id", DataType::Utf8, false), integer("_partition"), integer("_offset")]))
+/// `id`, `_partition`, `_offset`, or some of them.
+fn schema(columns: &[&str]) -> SchemaRef {
+    let field = |&name: &&str| match name {
+        ID => Field::new("id", DataType::Utf8, false),
+        _ => Field::new(name, DataType::Int64, false),
+    };
+    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
 }
 
-fn places_in(batch: &RecordBatch, wanted: &HashSet<String>) -> Vec<IdPlace> {
-    let ids = batch.column(0).as_string::<i32>();
-    let integers = |place: usize| batch.column(place).as_primitive::<Int64Type>();
-    let (partitions, offsets) = (integers(1), integers(2));
-    let found = (0..batch.num_rows()).filter(|&row| wanted.contains(ids.value(row)));
-    found
-        .map(|row| IdPlace {
-            id: ids.value(row).to_owned(),
-            partition: partitions.value(row) as Partition,
-            offset: offsets.value(row),
-        })
-        .collect()
+/// Ids that are looked for.
+struct Wanted {
+    ids: HashSet<String>,
+    /// In order, for what has bounds.
+    sorted: BTreeSet<Vec<u8>>,
 }
 
-/// Whether ids between both may stand in the file, by the Delta log.
-fn overlaps(file: &CommittedFile, (low, high): &(String, String)) -> bool {
-    let Some(bounds) = file.bounds.column_statistics.get(2) else { return true };
-    let text = |value: Option<&ScalarValue>| match value {
-        Some(ScalarValue::Utf8(Some(text))) => Some(text.clone()),
+impl Wanted {
+    fn new(ids: &[&str]) -> Self {
+        Self {
+            ids: ids.iter().map(|&id| id.to_owned()).collect(),
+            sorted: ids.iter().map(|id| id.as_bytes().to_vec()).collect(),
+        }
+    }
+
+    /// Whether one of them lies between both; without a bound all on that side do.
+    fn any_between(&self, least: Option<&[u8]>, greatest: Option<&[u8]>) -> bool {
+        let first =
+            self.sorted.range::<[u8], _>((least.map_or(Bound::Unbounded, Bound::Included), Bound::Unbounded)).next();
+        first.is_some_and(|first| greatest.is_none_or(|greatest| first.as_slice() <= greatest))
+    }
+
+    /// By the Delta log.
+    fn may_be_in(&self, file: &CommittedFile) -> bool {
+        let Some(bounds) = file.bounds.column_statistics.get(2) else { return true };
+        let text = |value: Option<&ScalarValue>| match value {
+            Some(ScalarValue::Utf8(Some(text))) => Some(text.clone().into_bytes()),
+            _ => None,
+        };
+        let (least, greatest) = (text(bounds.min_value.get_value()), text(bounds.max_value.get_value()));
+        self.any_between(least.as_deref(), greatest.as_deref())
+    }
+
+    fn may_be_in_group(&self, group: &RowGroupMetaData) -> bool {
+        match statistics(group, ID) {
+            Some(Statistics::ByteArray(bounds)) => {
+                self.any_between(bounds.min_opt().map(ByteArray::data), bounds.max_opt().map(ByteArray::data))
+            }
+            _ => true,
+        }
+    }
+
+    fn places_in(&self, batch: &RecordBatch) -> Vec<IdPlace> {
+        let ids = batch.column(0).as_string::<i32>();
+        let rows = ids.iter().flatten().zip(places_of(batch, 1));
+        let found = rows.filter(|(id, _)| self.ids.contains(*id));
+        found.map(|(id, (partition, offset))| IdPlace { id: id.to_owned(), partition, offset }).collect()
+    }
+}
+
+/// Partition and offset of each row, which are two columns side by side.
+fn places_of(batch: &RecordBatch, first: usize) -> impl Iterator<Item = (Partition, Offset)> {
+    let integers = |column: usize| batch.column(column).as_primitive::<Int64Type>().values();
+    integers(first).iter().zip(integers(first + 1)).map(|(&partition, &offset)| (partition as Partition, offset))
+}
+
+/// What bounds `_partition` (0) or `_offset` (1) in a file, by the Delta log.
+fn integer_bounds(file: &CommittedFile, column: usize) -> (Option<i64>, Option<i64>) {
+    let integer = |value: Option<&ScalarValue>| match value {
+        Some(ScalarValue::Int64(integer)) => *integer,
         _ => None,
     };
-    let least = text(bounds.min_value.get_value());
-    let greatest = text(bounds.max_value.get_value());
-    least.is_none_or(|least| least <= *high) && greatest.is_none_or(|greatest| greatest >= *low)
+    let bounds = file.bounds.column_statistics.get(column);
+    let bound = |of: fn(&ColumnStatistics) -> &Precision<ScalarValue>| integer(bounds.and_then(|b| of(b).get_value()));
+    (bound(|bounds| &bounds.min_value), bound(|bounds| &bounds.max_value))
 }
 
-/// Reads the ids of a file, of those row groups only that may hold ids between `range`; stops when `take` says so
-/// and answers what it said last.
+fn integer_bounds_of_group(group: &RowGroupMetaData, column: usize) -> (Option<i64>, Option<i64>) {
+    match statistics(group, COLUMNS[1 + column]) {
+        Some(Statistics::Int64(bounds)) => (bounds.min_opt().copied(), bounds.max_opt().copied()),
+        _ => (None, None),
+    }
+}
+
+fn statistics<'a>(group: &'a RowGroupMetaData, name: &str) -> Option<&'a Statistics> {
+    group.columns().iter().find(|column| column.column_path().string() == name)?.statistics()
+}
+
+/// Reads some of [`COLUMNS`] of those row groups of a file that `may_hold` says; stops when `take` says so and answers
+/// what it said last.
 fn read(
     file: &CommittedFile,
-    range: Option<&(String, String)>,
+    columns: &[&str],
+    may_hold: impl Fn(&RowGroupMetaData) -> bool,
     mut take: impl FnMut(RecordBatch) -> bool,
 ) -> Result<bool> {
     let doing = || format!("read the ids in `{}`", file.path.display());
     let opened = File::open(&file.path).map_err(|error| Error::stop(doing()).because(error))?;
     let failed = |error: ParquetError| Error::stop(doing()).because(error);
     let builder = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(failed)?;
-    let groups = builder.metadata().row_groups().iter().enumerate();
-    let groups = groups.filter(|(_, group)| range.is_none_or(|range| group_overlaps(group, range)));
+    let groups = builder.metadata().row_groups().iter().enumerate().filter(|(_, group)| may_hold(group));
     let groups: Vec<usize> = groups.map(|(place, _)| place).collect();
-    let mask = ProjectionMask::columns(builder.parquet_schema(), [ID, "_partition", "_offset"]);
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
     let reader = builder.with_projection(mask).with_row_groups(groups).with_batch_size(BATCH_ROWS).build();
+    let schema = schema(columns);
     for batch in reader.map_err(failed)? {
         let batch = batch.map_err(|error| Error::stop(doing()).because(error))?;
-        let columns: Option<Vec<_>> =
-            [ID, "_partition", "_offset"].iter().map(|name| batch.column_by_name(name).cloned()).collect();
-        let columns = columns.ok_or_else(|| Error::stop(format!("{}: a column is missing", doing())))?;
-        let renamed = RecordBatch::try_new(schema(), columns);
+        let found: Option<Vec<_>> = columns.iter().map(|name| batch.column_by_name(name).cloned()).collect();
+        let found = found.ok_or_else(|| Error::stop(format!("{}: a column is missing", doing())))?;
+        let renamed = RecordBatch::try_new(schema.clone(), found);
         if !take(renamed.map_err(|error| Error::stop(doing()).because(error))?) {
             return Ok(false);
         }
     }
     Ok(true)
-}
-
-fn group_overlaps(group: &RowGroupMetaData, (low, high): &(String, String)) -> bool {
-    let column = group.columns().iter().find(|column| column.column_path().string() == ID);
-    let Some(Statistics::ByteArray(bounds)) = column.and_then(|column| column.statistics()) else { return true };
-    bounds.min_opt().is_none_or(|least| least.data() <= high.as_bytes())
-        && bounds.max_opt().is_none_or(|greatest| greatest.data() >= low.as_bytes())
 }

@@ -325,6 +325,11 @@ impl ColdStore for DeltaStore {
         crate::ids::find_ids(self.inner.source(source)?, day, ids).await
     }
 
+    async fn rows_at(&self, source: SourceId, ranges: &[OffsetRange]) -> Result<Vec<(Partition, Offset)>> {
+        self.inner.refresh().await?;
+        crate::ids::rows_at(self.inner.source(source)?, ranges).await
+    }
+
     async fn sql(&self, query: &str) -> Result<TableStream> {
         let tables = self.inner.at_one_moment().await?;
         self.inner.engine.query(query, tables).await

@@ -45,8 +45,7 @@ pub(super) fn engine(error: TantivyError) -> SearchError {
 
 /// ` did you mean [x]?` with the name that is nearest, or what there is.
 pub(super) fn nearest(name: &str, known: &[&str]) -> String {
-    let distance = |other: &&&str| strsim::levenshtein(name, other);
-    match known.iter().min_by_key(distance).filter(|other| strsim::levenshtein(name, other) <= 1 + name.len() / 3) {
+    match contract::meant(name, known.iter().copied()) {
         Some(other) => format!("did you mean [{other}]?"),
         None => format!("supported are [{}]", known.join(", ")),
     }

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use contract::{Column, Timestamp};
 use serde_json::{Map, Value, json};
-use tantivy::collector::Collector;
-use tantivy::query::{BooleanQuery, ConstScoreQuery, EnableScoring, Occur};
+use tantivy::collector::{Collector, SegmentCollector};
+use tantivy::query::{BooleanQuery, ConstScoreQuery, EnableScoring, Occur, Weight};
 use tantivy::schema::Value as _;
-use tantivy::{DocAddress, TantivyDocument};
+use tantivy::{COLLECT_BLOCK_BUFFER_LEN, DocAddress, DocSet, SegmentReader, TERMINATED, TantivyDocument};
 
 use super::aggs_build::Aggregating;
 use super::ast::Node;
@@ -19,6 +19,9 @@ use super::sort::{SortBy, SortKey, SortValue};
 use super::statistics::Statistics;
 use super::top::{Collected, Row, TopRows};
 use crate::index::OpenIndex;
+
+/// Rows between two looks at the clock: well below a millisecond, and what a look costs does not show.
+const ROWS_UNWATCHED: usize = 4_096;
 
 /// One search.
 pub(super) struct Search<'a> {
@@ -60,7 +63,7 @@ impl<'a> Search<'a> {
         Ok(Self { indices, request, now, keys, columns, after, needs_score, deadline, timed_out })
     }
 
-    /// Goes through all indices; stops between two of them, or two of their segments, when the time is over.
+    /// Goes through all indices; stops between two of them, or among the rows of one, when the time is over.
     pub(super) fn run(&self) -> Result<Value> {
         let started = Instant::now();
         let mut collected = Collected::default();
@@ -149,7 +152,8 @@ impl<'a> Search<'a> {
         Ok(Some(Box::new(BooleanQuery::new(vec![(Occur::Must, query.box_clone()), (Occur::Must, filter)]))))
     }
 
-    /// What the collector finds in the segments of an index, as long as there is time; in the first one at least.
+    /// What the collector finds in the segments of an index, as long as there is time; in the start of the first one at
+    /// least.
     fn collect<C: Collector>(&self, index: &OpenIndex, query: &BoxQuery, collector: &C) -> Result<C::Fruit> {
         let (searcher, statistics) = (&index.searcher, Statistics { indices: self.indices, asking: index });
         let scoring = match collector.requires_scoring() {
@@ -163,9 +167,46 @@ impl<'a> Search<'a> {
             if ordinal > 0 && self.is_late() {
                 break;
             }
-            fruits.push(collector.collect_segment(&*weight, ordinal, segment).map_err(engine)?);
+            let mut child = collector.for_segment(ordinal, segment).map_err(engine)?;
+            self.collect_segment(&mut child, &*weight, segment, collector.requires_scoring()).map_err(engine)?;
+            fruits.push(child.harvest());
         }
         collector.merge_fruits(fruits).map_err(engine)
+    }
+
+    /// As [`Collector::collect_segment`], which cannot be stopped.
+    fn collect_segment(
+        &self,
+        child: &mut impl SegmentCollector,
+        weight: &dyn Weight,
+        segment: &SegmentReader,
+        with_scores: bool,
+    ) -> tantivy::Result<()> {
+        let mut rows = weight.scorer(segment, 1.0)?;
+        let alive = segment.alive_bitset();
+        let mut block = [0; COLLECT_BLOCK_BUFFER_LEN];
+        let mut unwatched = 0;
+        while rows.doc() != TERMINATED {
+            if with_scores || alive.is_some() {
+                let row = rows.doc();
+                if alive.is_none_or(|alive| alive.is_alive(row)) {
+                    child.collect(row, if with_scores { rows.score() } else { 0.0 });
+                }
+                rows.advance();
+                unwatched += 1;
+            } else {
+                let filled = rows.fill_buffer(&mut block);
+                child.collect_block(&block[..filled]);
+                unwatched += filled;
+            }
+            if unwatched >= ROWS_UNWATCHED {
+                if self.is_late() {
+                    break;
+                }
+                unwatched = 0;
+            }
+        }
+        Ok(())
     }
 
     fn count(&self, index: &OpenIndex, query: &BoxQuery) -> Result<u64> {

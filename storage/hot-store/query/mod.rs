@@ -59,8 +59,8 @@ const TOTAL_DEFAULT: u64 = 10_000;
 
 /// Answers `_search` at `now` over `indices` as over one; `request` is the body, the answer the response body.
 ///
-/// Blocks for as long as it reads. At `deadline`, or when the request's own time is over, it answers with what was found in
-/// the segments read until then, and says `timed_out`.
+/// Blocks for as long as it reads. At `deadline`, or when the request's own time is over, it answers with what was found
+/// until then, and says `timed_out`.
 ///
 /// # Errors
 /// 400 for what is malformed or not supported, 500 when an index cannot be read.

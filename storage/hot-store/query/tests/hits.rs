@@ -266,3 +266,20 @@ fn a_search_whose_time_is_over_says_so_and_a_count_is_an_error() {
     assert_eq!((error.status, error.kind), (504, "search_timeout_exception"));
     assert_eq!(super::super::count(three(), &everything, super::NOW, super::late()).unwrap()["count"], docs().len());
 }
+
+#[test]
+fn a_search_ends_at_its_time_within_a_large_segment_too() {
+    const ROWS: usize = 30_000;
+    let one = [super::index_of_segments("made-large", docs().iter().cycle().take(ROWS), ROWS)];
+    let counts = json!({ "kinds": { "terms": { "field": "type" } }, "n": { "cardinality": { "field": "number" } } });
+    let by_number = json!({ "sort": ["number"], "track_total_hits": true, "aggs": counts });
+    let by_score = json!({ "query": { "match": { "body": "row" } }, "track_total_hits": true });
+    for body in [by_number, by_score] {
+        let all = ask(&one, &body);
+        assert_eq!((&all["timed_out"], &all["hits"]["total"]["value"]), (&json!(false), &json!(ROWS)));
+        let deadline = std::time::Instant::now() + std::time::Duration::from_millis(1);
+        let some = super::super::search(&one, &body, super::NOW, deadline).unwrap();
+        let total = some["hits"]["total"]["value"].as_u64().unwrap();
+        assert!(some["timed_out"] == json!(true) && total < ROWS as u64, "{total} hits");
+    }
+}

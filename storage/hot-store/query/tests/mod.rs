@@ -127,14 +127,18 @@ fn source(doc: &Doc) -> Value {
     row
 }
 
+/// With several segments, so that merging within an index is tried too.
 fn index<'a>(name: &str, docs: impl Iterator<Item = &'a Doc>) -> OpenIndex {
+    index_of_segments(name, docs, 40)
+}
+
+fn index_of_segments<'a>(name: &str, docs: impl Iterator<Item = &'a Doc>, rows: usize) -> OpenIndex {
     let fields = Fields::new(&ROWS);
     let index = Index::builder().schema(fields.schema.clone()).tokenizers(tokenizers()).create_in_ram().unwrap();
     let mut writer = index.writer_with_num_threads::<TantivyDocument>(1, 15_000_000).unwrap();
     for (number, doc) in docs.enumerate() {
         writer.add_document(document(&fields.schema, doc)).unwrap();
-        // Several segments, so that merging within an index is tried too.
-        if number % 40 == 39 {
+        if number % rows == rows - 1 {
             writer.commit().unwrap();
         }
     }
