@@ -100,6 +100,8 @@ mod listen_test;
 mod live;
 mod message;
 mod name;
+#[cfg(target_os = "linux")]
+mod packet_options;
 mod packets;
 mod pairs;
 mod processor;
