@@ -85,6 +85,7 @@ mod entropy;
 mod file;
 #[cfg(target_os = "linux")]
 mod filter;
+mod folder_list;
 mod fragments;
 mod frame;
 mod frame_streams;

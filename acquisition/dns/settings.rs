@@ -54,8 +54,7 @@ pub struct Settings {
     pub capture_buffer_bytes: usize,
     /// Folders in which captures appear, to be read as by a backfill: `/var/spool/dns`. Default: none.
     pub directories: Vec<String>,
-    /// What is done with a file of them once all its records are in the log: `keep` or `delete`. Of kept ones there may
-    /// be 2,048 in a folder. Default: `keep`.
+    /// What is done with a file of them once all its records are in the log: `keep` or `delete`. Default: `keep`.
     pub directory_after_read: AfterRead,
     /// For so long a file of them must not change before it is read, 1 to 86400; one that is renamed into the folder
     /// is read at once. Default: 5.
