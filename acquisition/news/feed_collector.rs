@@ -198,7 +198,7 @@ impl FeedCollector {
         }
         state.note_validators(text(&answer.headers, &ETAG), text(&answer.headers, &LAST_MODIFIED));
         state.note_title(split.feed.title.as_deref());
-        state.note_shared_links(split.shared_links);
+        state.note_links(split.shared_links, split.owners, false);
         state.hints = hints(&split.feed, fresh_for(&answer.headers, now));
         add_links(&answer.headers, &answer.url, &mut split.feed);
         self.offer_subscription(&split.feed, &mut state)?;
@@ -217,7 +217,7 @@ impl FeedCollector {
     ) -> Result<Split, String> {
         let turn = self.shared.readers.clone().acquire_owned().await.expect("never closed");
         let (feed_url, bytes_max) = (self.url.clone(), self.shared.bytes_max);
-        let shared_links = state.shared_links().to_vec();
+        let [shared_links, owners] = state.links();
         let read = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             split(Fetched {
@@ -228,6 +228,7 @@ impl FeedCollector {
                 now,
                 bytes_max,
                 shared_links: &shared_links,
+                owners: &owners,
             })
         });
         read.await.map_err(|panic| format!("reading it failed: {panic}"))
@@ -404,7 +405,7 @@ impl FeedCollector {
             Error::new(Remedy::RetryAfter(LISTEN), format!("hear the hub of `{}`: {reason}", self.id))
         })?;
         let records = if split.feed.format.is_some() { split.records } else { Vec::new() };
-        state.note_shared_links(split.shared_links);
+        state.note_links(split.shared_links, split.owners, true);
         let (records, coverage) = self.news(records, true, &mut state, now).await;
         let logged = Mutex::new(Some(logged));
         let acknowledge = Acknowledge::new(move || {
