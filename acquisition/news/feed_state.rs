@@ -12,6 +12,7 @@ use reqwest::Url;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::feed_health::Noted;
 use super::schedule::Hints;
 use super::split::ENTRIES_MAX;
 
@@ -71,6 +72,8 @@ pub(super) struct State {
     moving: Option<Moving>,
     /// Since when it answers 410.
     pub(super) gone_since: Option<Timestamp>,
+    /// How it does.
+    pub(super) noted: Noted,
     /// Its subscription at a hub.
     pub(super) subscription: Option<super::websub::Subscription>,
 }
@@ -143,6 +146,11 @@ impl State {
         } else {
             self.moving = Some(Moving { to, polls });
         }
+    }
+
+    /// Where permanent redirects lead that are not believed yet.
+    pub(super) fn moving_to(&self) -> Option<Url> {
+        self.moving.as_ref().map(|moving| moving.to.clone())
     }
 
     /// The links known to be shared, and the entries known to have had theirs alone.
