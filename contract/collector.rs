@@ -38,6 +38,12 @@ pub trait Collector: Send {
     /// With the remedy `Retry` or `RetryAfter` the runtime calls again with the same cursor.
     async fn poll(&mut self, cursor: &Cursor) -> Result<Harvest>;
 
+    /// What the poll that has just failed learned all the same, asked once after it: a harvest without records, whose cursor
+    /// is logged for those who read cursors. The next poll is given the cursor before it. Most learn nothing.
+    fn learned(&mut self) -> Option<Harvest> {
+        None
+    }
+
     /// What is still held once the program is asked to end, called until it answers none; nothing further is accepted
     /// after the first call. Most collectors hold nothing: they are asked, and what they did not bring is there next time.
     ///

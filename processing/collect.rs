@@ -13,8 +13,8 @@ use contract::{Clock, Error};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::Engines;
 use crate::retry::until_done;
-use crate::{Engines, Troubles};
 
 /// The longest wait after failed polls; a source that is back is asked within this time.
 const BACKOFF_MAX: Duration = Duration::from_secs(15 * 60);
@@ -45,17 +45,16 @@ pub async fn collect(
     stop: &CancellationToken,
     mut heard: impl FnMut(&Harvest, &Appended),
 ) -> Result<Collected> {
-    let Engines { log, troubles, .. } = engines;
-    let mut cursor = log.cursor(&collector.id()).await?.unwrap_or_default();
+    let mut cursor = engines.log.cursor(&collector.id()).await?.unwrap_or_default();
     let mut collected = Collected::default();
     let mut held = Vec::new();
-    let mut next = poll(collector, &cursor, troubles, stop).await?;
+    let mut next = poll(collector, &cursor, engines, true, stop).await?;
     while let Some(harvest) = next.take() {
         let wait = harvest.poll_again_in;
         let (is_logged, ahead) = {
             let appended = append(engines, &harvest, &cursor, stop);
             // A file's next harvest is read and unpacked while this one is being synced to disk.
-            let ahead = poll(collector, &harvest.cursor, troubles, stop);
+            let ahead = poll(collector, &harvest.cursor, engines, false, stop);
             tokio::pin!(appended, ahead);
             let (appended, early) = match wait {
                 Some(Duration::ZERO) => tokio::select! {
@@ -86,7 +85,7 @@ pub async fn collect(
         next = match wait {
             Some(wait) if !wait.is_zero() => {
                 tokio::select! {
-                    () = tokio::time::sleep(wait) => poll(collector, &cursor, troubles, stop).await?,
+                    () = tokio::time::sleep(wait) => poll(collector, &cursor, engines, true, stop).await?,
                     () = stop.cancelled() => None,
                 }
             }
@@ -147,14 +146,16 @@ impl Collected {
     }
 }
 
-/// One harvest, after as many tries as it takes; none when stopped.
+/// One harvest, after as many tries as it takes; none when stopped. `is_logged` says that the cursor is in the log: what a
+/// failed poll learned must not overtake the records before it.
 async fn poll(
     collector: &mut dyn Collector,
     cursor: &Cursor,
-    troubles: &Troubles,
+    engines: &Engines,
+    is_logged: bool,
     stop: &CancellationToken,
 ) -> Result<Option<Harvest>> {
-    let id = collector.id();
+    let (id, troubles) = (collector.id(), &engines.troubles);
     let source = id.0.split('/').next().unwrap_or_default().to_owned();
     let mut backoff = BACKOFF_FIRST;
     let mut failures = 0_u64;
@@ -182,6 +183,9 @@ async fn poll(
         };
         failures += 1;
         troubles.note(&id.0, &error);
+        if let Some(learned) = collector.learned().filter(|_| is_logged) {
+            append(engines, &learned, cursor, stop).await?;
+        }
         warn!(collector = %id, failures, wait_ms = wait.as_millis() as u64, "`{id}`: {error}; asking again");
         tokio::select! {
             () = tokio::time::sleep(wait) => backoff = (backoff * 2).min(BACKOFF_MAX),
@@ -350,6 +354,45 @@ mod tests {
         let (collected, heard) = tokio::join!(running, heard);
         assert_eq!(heard.expect("at once"), Some(Cursor("a".to_owned())));
         assert_eq!(collected.unwrap(), Collected { records: 1, bytes: 1, ended: false });
+    }
+
+    /// Fails at first, and learns why; all but the first time from a cursor that is not logged yet.
+    struct Learning(u32);
+
+    #[async_trait]
+    impl Collector for Learning {
+        fn id(&self) -> CollectorId {
+            CollectorId("made/pushed".to_owned())
+        }
+        async fn poll(&mut self, cursor: &Cursor) -> Result<Harvest> {
+            self.0 += 1;
+            match self.0 {
+                1 | 3 => Err(Error::retry(format!("poll after `{}`", cursor.0))),
+                2 => Ok(harvest("a")),
+                _ => std::future::pending().await,
+            }
+        }
+        fn learned(&mut self) -> Option<Harvest> {
+            Some(Harvest { records: Vec::new(), ..harvest(&format!("failure {}", self.0)) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_failed_poll_learned_is_logged_unless_records_before_it_may_not_be() {
+        let (log, stop) = (Arc::<Capped>::default(), CancellationToken::new());
+        let (mut collector, engines) = (Learning(0), engines(&log));
+        let id = collector.id();
+        let watch = async {
+            let at_first = log.cursor(&id).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let failed = log.cursor(&id).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            stop.cancel();
+            (at_first, failed, log.cursor(&id).await.unwrap())
+        };
+        let (collected, cursors) = tokio::join!(collect(&mut collector, &engines, &stop, |_, _| {}), watch);
+        let [failure, records] = ["failure 1", "a"].map(|text| Some(Cursor(text.to_owned())));
+        assert_eq!((cursors, collected.unwrap().records), ((failure.clone(), failure, records), 1));
     }
 
     #[tokio::test(start_paused = true)]

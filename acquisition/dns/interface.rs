@@ -6,20 +6,20 @@
 //! | only the ports of `dns.ports`, whatever `dns.on_any_port` says for files | the kernel's filter: [`super::filter`] |
 //! | time | the kernel's, of each packet, in nanoseconds |
 //! | loopback, where each packet passes twice | the filter leaves out what goes out |
-//! | packets for others, as a mirror port sends them | seen where the interface is promiscuous: `ip link set dev eth1 promisc on`. That is left to the administrator: the socket option for it has no safe form in Rust, and the interface's flag would need `CAP_NET_ADMIN` |
-//! | `any` | all interfaces; a packet that passes several of them (a bridge and its port) is seen on each |
+//! | packets for others, as a mirror port sends them | taken where `dns.promiscuous` is set, for as long as the socket is open |
+//! | `any` | all interfaces, with what each takes of itself; a packet that passes several of them (a bridge and its port) is seen on each |
 //! | the interface is away | it is looked for again every five seconds |
 //! | VLAN tags | the kernel takes off the outer one before |
 //! | segments that the kernel or card has joined, checksums not yet filled in | read as they are; checksums are not checked |
 //!
 //! Named losses, each a packet or more that may have held a message: `kernel` (its buffer was full: the kernel's own
-//! count, `SO_RXQ_OVFL`), `packet_broken`, `packet_cut` (above 64 KiB), `fragments`, `stream_holes`, `stream_pieces` (runs
-//! of bytes of TCP streams of which no message could be made). The kernel tells its count with the next packet that it
-//! keeps, so at the end of the program what it dropped after the last one stays untold.
+//! count, asked for with each batch, on a quiet interface ten times a second, and at the end), `packet_broken`, `packet_cut`
+//! (above 64 KiB), `fragments`, `stream_holes`, `stream_pieces` (runs of bytes of TCP streams of which no message could be
+//! made).
 //! A sender cannot be made to wait, so with `block` and `spill` a full queue fills the kernel's buffer and then counts
 //! as `kernel`.
 //!
-//! Sources: <https://man7.org/linux/man-pages/man7/packet.7.html>, <https://man7.org/linux/man-pages/man7/socket.7.html>.
+//! Source: <https://man7.org/linux/man-pages/man7/packet.7.html>.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -43,14 +43,15 @@ use super::capture::Packet;
 use super::dnstap::Moment;
 use super::filter;
 use super::live::{Intake, LAST_READ_WAIT, Tap};
+use super::packet_options::{be_promiscuous, take_dropped};
 use super::packets::{PacketCounts, Packets};
 use super::recorder::Sighting;
 
 /// Bytes of a packet: what its length field can say, and an IPv6 header.
 const PACKET_BYTES_MAX: usize = (64 << 10) + 40;
 
-/// Records that are queued at once.
-const BATCH_RECORDS_MAX: usize = 512;
+/// Packets that are read at once, and records that are queued at once.
+const BATCH_MAX: usize = 512;
 
 /// How long a read waits; the end of the program is noticed within it.
 const READ_WAIT_MS: i64 = 100;
@@ -71,6 +72,7 @@ pub(super) struct Interface {
     pub(super) name: String,
     pub(super) ports: Vec<u16>,
     pub(super) buffer_bytes: usize,
+    pub(super) is_promiscuous: bool,
 }
 
 #[async_trait]
@@ -88,7 +90,6 @@ impl Tap for Interface {
             packets: Packets::new(&self.ports, false),
             records: Vec::new(),
             lost: PacketCounts::default(),
-            kernel_lost: 0,
             intake,
         };
         let runtime = tokio::runtime::Handle::current();
@@ -117,13 +118,15 @@ impl Interface {
             let program: Vec<_> = filter::program(&self.ports).into_iter().map(instruction).collect();
             SockRef::from(&socket).attach_filter(&program)?;
             setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-            setsockopt(&socket, sockopt::RxqOvfl, &1)?;
             setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(READ_WAIT_MS))?;
             // Beyond the system's limit where that is allowed, else up to it.
             setsockopt(&socket, sockopt::RcvBufForce, &self.buffer_bytes)
                 .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &self.buffer_bytes))?;
             if let Some(address) = &address {
                 bind(socket.as_raw_fd(), address)?;
+                if self.is_promiscuous {
+                    be_promiscuous(&socket, address.ifindex())?;
+                }
             }
             Ok(())
         };
@@ -160,8 +163,6 @@ struct Reader {
     records: Vec<RawRecord>,
     /// By `packets`, and named.
     lost: PacketCounts,
-    /// The kernel's count, as last told.
-    kernel_lost: u32,
     intake: Arc<Intake>,
 }
 
@@ -172,13 +173,12 @@ struct Read {
     is_ours: bool,
     ethertype: u16,
     time: Option<Moment>,
-    kernel_lost: Option<u32>,
 }
 
 impl Reader {
     fn run(mut self, runtime: &tokio::runtime::Handle, stop: &watch::Receiver<bool>) -> io::Result<()> {
         let mut buffer = vec![0; COOKED_BYTES + PACKET_BYTES_MAX];
-        let mut last_read_until = None;
+        let (mut last_read_until, mut packets) = (None, 0);
         let outcome = loop {
             // What is there is read without a wait, and queued before there is one.
             let is_waiting = self.records.is_empty() && last_read_until.is_none();
@@ -186,7 +186,8 @@ impl Reader {
             match self.read(&mut buffer, flags) {
                 Ok(read) => {
                     self.take(&mut buffer, &read);
-                    if self.records.len() < BATCH_RECORDS_MAX {
+                    packets += 1;
+                    if packets < BATCH_MAX && self.records.len() < BATCH_MAX {
                         continue;
                     }
                 }
@@ -195,8 +196,12 @@ impl Reader {
                 Err(Errno::EAGAIN) => {}
                 Err(error) => break Err(error.into()),
             }
+            packets = 0;
             self.pass_time();
             self.push(runtime, stop);
+            if let Err(error) = self.note_dropped() {
+                break Err(error);
+            }
             let is_stopped = *stop.borrow() || stop.has_changed().is_err();
             match last_read_until {
                 None if is_stopped => last_read_until = Some(Instant::now() + LAST_READ_WAIT),
@@ -211,23 +216,19 @@ impl Reader {
         // Now nothing becomes whole any more.
         let lost = self.packets.counts();
         self.note_lost(lost);
-        outcome
+        outcome.and(self.note_dropped())
     }
 
     fn read(&self, buffer: &mut [u8], flags: MsgFlags) -> nix::Result<Read> {
-        let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec, u32);
+        let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
         let (_, packet) = buffer.split_at_mut(COOKED_BYTES);
         let mut slices = [IoSliceMut::new(packet)];
         let message = recvmsg::<LinkAddr>(self.socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
-        let (mut time, mut kernel_lost) = (None, None);
+        let mut time = None;
         for told in message.cmsgs()? {
-            match told {
-                ControlMessageOwned::ScmTimestampns(at) => {
-                    let (seconds, nanos) = (u64::try_from(at.tv_sec()), u32::try_from(at.tv_nsec()));
-                    time = seconds.ok().zip(nanos.ok()).map(|(seconds, nanos)| Moment { seconds, nanos });
-                }
-                ControlMessageOwned::RxqOvfl(count) => kernel_lost = Some(count),
-                _ => {}
+            if let ControlMessageOwned::ScmTimestampns(at) = told {
+                let (seconds, nanos) = (u64::try_from(at.tv_sec()), u32::try_from(at.tv_nsec()));
+                time = seconds.ok().zip(nanos.ok()).map(|(seconds, nanos)| Moment { seconds, nanos });
             }
         }
         // Until it was bound, the socket was given the packets of all interfaces.
@@ -238,18 +239,13 @@ impl Reader {
             is_ours: message.address.as_ref().is_some_and(is_ours),
             ethertype: message.address.map_or(0, |address| u16::from_be(address.protocol())),
             time,
-            kernel_lost,
         })
     }
 
-    /// Makes records of a packet and counts what was lost with it or before it.
+    /// Makes records of a packet and counts what was lost with it.
     fn take(&mut self, buffer: &mut [u8], read: &Read) {
         let intake = &self.intake;
         let now = intake.clock.now();
-        if let Some(count) = read.kernel_lost {
-            intake.queue.lose("kernel", count.wrapping_sub(self.kernel_lost).into(), now);
-            self.kernel_lost = count;
-        }
         if !read.is_ours {
             return;
         }
@@ -277,6 +273,13 @@ impl Reader {
         ] {
             self.intake.queue.lose(reason, count.saturating_sub(before), now);
         }
+    }
+
+    /// Names what the kernel dropped, also where no packet follows that it kept.
+    fn note_dropped(&self) -> io::Result<()> {
+        let dropped = take_dropped(&self.socket)?;
+        self.intake.queue.lose("kernel", dropped.into(), self.intake.clock.now());
+        Ok(())
     }
 
     /// On a quiet interface too, holes and fragments are not waited for without end.

@@ -85,6 +85,7 @@ mod entropy;
 mod file;
 #[cfg(target_os = "linux")]
 mod filter;
+mod folder_list;
 mod fragments;
 mod frame;
 mod frame_streams;
@@ -100,6 +101,8 @@ mod listen_test;
 mod live;
 mod message;
 mod name;
+#[cfg(target_os = "linux")]
+mod packet_options;
 mod packets;
 mod pairs;
 mod processor;

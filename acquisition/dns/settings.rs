@@ -46,13 +46,15 @@ pub struct Settings {
     pub connections_max: usize,
     /// Network interfaces to capture from: `eth0`; `any` is all of them. Needs `CAP_NET_RAW`. Default: none.
     pub interfaces: Vec<String>,
+    /// Whether the interfaces take packets for others too while they are captured, as a mirror port needs; `any` takes
+    /// what each interface does. Default: `false`.
+    pub promiscuous: bool,
     /// Bytes that the kernel holds of an interface's packets until they are read, 64 KiB to 1 GiB; above the system's
     /// `net.core.rmem_max` it takes `CAP_NET_ADMIN`. Default: 16 MiB, a second of 100,000 packets.
     pub capture_buffer_bytes: usize,
     /// Folders in which captures appear, to be read as by a backfill: `/var/spool/dns`. Default: none.
     pub directories: Vec<String>,
-    /// What is done with a file of them once all its records are in the log: `keep` or `delete`. Of kept ones there may
-    /// be 2,048 in a folder. Default: `keep`.
+    /// What is done with a file of them once all its records are in the log: `keep` or `delete`. Default: `keep`.
     pub directory_after_read: AfterRead,
     /// For so long a file of them must not change before it is read, 1 to 86400; one that is renamed into the folder
     /// is read at once. Default: 5.
@@ -111,6 +113,7 @@ impl Default for Settings {
             tls_client_ca_file: String::new(),
             connections_max: 256,
             interfaces: Vec::new(),
+            promiscuous: false,
             capture_buffer_bytes: 16 << 20,
             directories: Vec::new(),
             directory_after_read: AfterRead::Keep,

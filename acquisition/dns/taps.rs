@@ -103,7 +103,12 @@ fn interface(name: &str, settings: &Settings) -> Result<Box<dyn Tap>> {
     if !(1..=PORTS_MAX).contains(&ports.len()) {
         return Err(Error::change(format!("use `dns.ports` to capture (should be 1 to {PORTS_MAX} ports)")));
     }
-    Ok(Box::new(Interface { name: name.to_owned(), ports, buffer_bytes: settings.capture_buffer_bytes }))
+    Ok(Box::new(Interface {
+        name: name.to_owned(),
+        ports,
+        buffer_bytes: settings.capture_buffer_bytes,
+        is_promiscuous: settings.promiscuous,
+    }))
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -12,19 +12,23 @@
 //! | a file that is gone before it was read whole | a line of what was missed |
 //! | a file that cannot be read | an error is reported once, the others go on; it is tried again when it changes |
 //! | `dns.directory_after_read` is `delete` | a file is removed once its last record is in the log, if it is still the same |
-//! | more than 2,048 files that were read | an error: the cursor names each, so that none is read twice; move them away, or let them be deleted |
+//! | more than 2,048 files that were read | those that came first are forgotten; all that came until then count as read |
+//! | a forgotten one that grows, or whose inode is changed otherwise (`chmod`, a hard link) | read as another file: rows of messages that state their time are known by their ids |
+//! | more than 2,048 files that came within a minute | read as the first of them can be forgotten, after twelve times as long as it takes to settle |
 //!
-//! The oldest file comes first, so that captures that follow each other are read in their order. The folder is listed
-//! each second: that works on every file system, and nothing depends on an event that was not delivered.
+//! The file that came first is read first, so that captures that follow each other are read in their order. When a file
+//! came is the time at which its inode changed: the file system's own, so that an old file which is moved in is new. What
+//! came until a moment is only taken to be all where it was listed, and listed again twelve times as long after as it
+//! takes to settle; so the clock of a file server does not matter, as long as it is not set back behind files that were
+//! forgotten. The folder is listed each second, a large one less often: that works on every file system, and nothing
+//! depends on an event that was not delivered.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use contract::{
@@ -32,29 +36,27 @@ use contract::{
     SourceId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::file::Waiting;
+use super::folder_list::{Arrival, Known, Listed, key, list, look};
 use super::renames::Renames;
 use super::settings::AfterRead;
 use crate::OpenFile;
 use crate::file::{cursor_after, hash_start};
 
-/// Files of a folder that were read and are still there. Each takes about 85 bytes of the cursor, which every harvest
+/// Files of a folder that were read and are known by name. Each takes about 85 bytes of the cursor, which every harvest
 /// carries.
 pub(super) const FILES_MAX: usize = 2_048;
 
-/// Files of a folder that are looked at each second.
-const LISTED_MAX: usize = 16_384;
-
-/// In times of settling: after so long nothing is appended to a file any more.
+/// In times of settling: after so long nothing is appended to a file any more, and a folder lists all that came before.
 const FINAL_TIMES: u32 = 12;
 
 /// Hexadecimal digits of a file's hash that are kept.
 const CONTENT_DIGITS: usize = 16;
 
-/// Between two looks at the folder.
+/// Between two looks at the folder; so many times as long as a look takes, if that is longer.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LOOK_TIMES: u32 = 20;
 
 /// Notes of one file that become lines of coverage.
 const NOTES_MAX: usize = 16;
@@ -91,6 +93,11 @@ pub(super) struct FolderCollector {
     done: Vec<(PathBuf, String)>,
     /// Whether the folder was looked at; what the first cursor says was read, is read for sure.
     has_looked: bool,
+    look_interval: Duration,
+    /// When the last of the files came that were seen at a time, see [`Arrival::at`].
+    newest: Option<(Timestamp, i64)>,
+    /// All that came until then is in the folder's listing.
+    listed_to: Option<i64>,
 }
 
 /// Where the collector stands.
@@ -99,6 +106,9 @@ pub(super) struct FolderCollector {
 struct Progress {
     /// Files of the folder that were read, by the hash of their name.
     read: BTreeMap<String, WasRead>,
+    /// All others that came until then were read too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    older: Option<Arrival>,
     /// The one that is being read.
     file: Option<Reading>,
 }
@@ -128,24 +138,12 @@ struct Reading {
     to: Option<Timestamp>,
 }
 
-/// One file as the folder lists it.
-#[derive(Clone, Debug)]
-struct Listed {
-    name: String,
-    /// Hash of the name.
-    key: String,
-    /// Hash of name, length and time of the last write.
-    look: String,
-    bytes: u64,
-    modified: Timestamp,
-}
-
 impl FolderCollector {
     /// A collector of one folder.
     pub(super) fn new(source: SourceId, folder: Folder, clock: Arc<dyn Clock>, open: OpenCapture) -> Self {
         let id = CollectorId(format!("{source}/directory:{}", folder.path.display()));
         let (renamed, unsettled, failed, waiting, done) = Default::default();
-        let (renames, reading, has_looked) = (None, None, false);
+        let (renames, reading, newest, listed_to, has_looked) = (None, None, None, None, false);
         Self {
             id,
             source,
@@ -160,28 +158,33 @@ impl FolderCollector {
             waiting,
             done,
             has_looked,
+            look_interval: LOOK_INTERVAL,
+            newest,
+            listed_to,
         }
     }
 
     /// Opens the next file that is whole and was not read; the content of one that was, under another look, is noted.
     /// Answers what is missed of files that are gone.
     async fn next_file(&mut self, progress: &mut Progress) -> Result<Vec<Coverage>> {
-        let listed = self.list().await?;
+        let listed = self.list(progress).await?;
         let gone = self.forget_gone(&listed, progress);
         let is_first = !std::mem::replace(&mut self.has_looked, true);
         if is_first {
             listed.iter().filter(|file| progress.has(file)).for_each(|file| self.note_done(file));
         }
         for (file, is_final) in self.whole(&listed, progress) {
-            self.check_room(progress)?;
-            let opened = match self.open_file(&file.name, is_final).await {
+            if !progress.read.contains_key(&file.key) && !self.make_room(&listed, progress) {
+                continue;
+            }
+            let opened = match self.open_file(&file.came.name, is_final).await {
                 Ok(opened) => opened,
                 Err(error) => {
                     self.failed.insert(file.look);
                     return Err(error);
                 }
             };
-            self.renamed.remove(&file.name);
+            self.renamed.remove(&file.came.name);
             let content = content(&opened);
             let known = progress.read.values().find(|WasRead(_, known, ..)| *known == content).cloned();
             let is_again = progress.read.get(&file.key).is_some_and(|WasRead(look, ..)| *look == file.look);
@@ -192,9 +195,10 @@ impl FolderCollector {
                 progress.read.insert(file.key, WasRead(file.look, content, bytes, records, waiting));
                 continue;
             }
-            let passed = Self::passed(self.folder.path.join(&file.name), &file, progress.read.get(&file.key)).await;
+            let passed =
+                Self::passed(self.folder.path.join(&file.came.name), &file, progress.read.get(&file.key)).await;
             let cursor = if passed == 0 { Cursor::default() } else { cursor_after(passed)? };
-            let Listed { name, look, bytes, .. } = file;
+            let Listed { came: Arrival { name, .. }, look, bytes, .. } = file;
             let (cursor, records, from, to) = (cursor.0, 0, None, None);
             self.reading = Some(opened);
             progress.file = Some(Reading { name, look, content, bytes, cursor, passed, records, is_final, from, to });
@@ -216,20 +220,29 @@ impl FolderCollector {
         vec![self.line(CoverageKind::Missed, (None, None), waiting as u64, reason)]
     }
 
-    fn check_room(&self, progress: &Progress) -> Result<()> {
-        let (count, most) = (progress.read.len(), self.folder.files_max);
-        if count < most {
-            return Ok(());
+    /// Forgets files that came first, for one more. Answers whether there is room: nothing may have come before them that
+    /// was not read.
+    fn make_room(&self, listed: &[Listed], progress: &mut Progress) -> bool {
+        let excess = (progress.read.len() + 1).saturating_sub(self.folder.files_max);
+        if excess == 0 {
+            return true;
         }
-        let right = "move them away, or set `dns.directory_after_read` to `delete`";
-        let doing = format!("read on in `{}` of `dns.directories`", self.folder.path.display());
-        Err(Error::retry(format!("{doing} (it has {count} files that were read, {most} at the most: {right})")))
+        let (read, other): (Vec<_>, Vec<_>) = listed.iter().partition(|file| progress.has(file));
+        let first_other = other.iter().filter(|file| !self.failed.contains(&file.look)).map(|file| &file.came).min();
+        let is_old = |came: &Arrival| Some(came.at) <= self.listed_to && first_other.is_none_or(|first| came < first);
+        let mut old: Vec<_> = read.into_iter().filter(|file| is_old(&file.came)).collect();
+        old.sort_unstable_by_key(|file| &file.came);
+        for file in old.iter().take(excess) {
+            progress.read.remove(&file.key);
+            progress.older = progress.older.take().max(Some(file.came.clone()));
+        }
+        old.len() >= excess
     }
 
     /// Has a file removed with the next harvest, if that is set.
     fn note_done(&mut self, file: &Listed) {
         if self.folder.after_read == AfterRead::Delete {
-            self.done.push((self.folder.path.join(&file.name), file.look.clone()));
+            self.done.push((self.folder.path.join(&file.came.name), file.look.clone()));
         }
     }
 
@@ -245,7 +258,7 @@ impl FolderCollector {
         }
     }
 
-    async fn list(&mut self) -> Result<Vec<Listed>> {
+    async fn list(&mut self, progress: &Progress) -> Result<Vec<Listed>> {
         let failed = |error: io::Error| {
             Error::retry(format!("list the folder `{}` of `dns.directories`", self.folder.path.display()))
                 .because(error)
@@ -255,17 +268,28 @@ impl FolderCollector {
             Some(renames) => self.renamed.extend(renames.take()),
             None => self.renames = Renames::of(&self.folder.path),
         }
-        let folder = self.folder.path.clone();
-        let listed = tokio::task::spawn_blocking(move || list(&folder)).await;
+        let keys = progress.read.keys().cloned().collect();
+        let known = Known { keys, renamed: self.renamed.clone(), older: progress.older.clone() };
+        let (folder, started) = (self.folder.path.clone(), Instant::now());
+        let listed = tokio::task::spawn_blocking(move || list(&folder, &known)).await;
         let listed = listed.map_err(|error| failed(io::Error::other(error)))?.map_err(failed)?;
-        if listed.len() > LISTED_MAX {
-            let right = format!("it has more than {LISTED_MAX} files: move away those that were read");
-            return Err(failed(io::Error::other(right)));
-        }
-        Ok(listed)
+        self.look_interval = LOOK_INTERVAL.max(started.elapsed() * LOOK_TIMES);
+        self.note_newest(listed.newest);
+        Ok(listed.files)
     }
 
-    /// Files that were not read and will not change for now, the oldest first; and those of which more was waited for, once
+    /// What came until the last of some time ago is in this listing, whatever the folder's clock says.
+    fn note_newest(&mut self, newest: Option<i64>) {
+        let now = self.clock.now();
+        let wait = (self.folder.settle * FINAL_TIMES).as_micros() as i64;
+        if self.newest.is_some_and(|(seen_at, _)| now.0 - seen_at.0 < wait) {
+            return;
+        }
+        self.listed_to = self.newest.map(|(_, newest)| newest);
+        self.newest = newest.map(|newest| (now, newest));
+    }
+
+    /// Files that were not read and will not change for now, in the order in which they came; and those of which more was waited for, once
     /// they will not change at all.
     fn whole(&mut self, listed: &[Listed], progress: &Progress) -> Vec<(Listed, bool)> {
         let now = self.clock.now();
@@ -279,24 +303,24 @@ impl FolderCollector {
             if let Some(WasRead(look, .., waiting)) = progress.read.get(&file.key)
                 && *look == file.look
             {
-                let is_final = now.0 - file.modified.0 >= settle * i64::from(FINAL_TIMES);
+                let is_final = now.0 - file.came.modified.0 >= settle * i64::from(FINAL_TIMES);
                 whole.extend((*waiting > 0 && is_final).then(|| (file.clone(), true)));
                 continue;
             }
-            let same = self.unsettled.get(&file.name).filter(|(look, _)| *look == file.look);
+            let same = self.unsettled.get(&file.came.name).filter(|(look, _)| *look == file.look);
             let since = same.map_or(now, |&(_, since)| since);
             // The second for clocks of file servers that are ahead of ours.
-            let is_settled = now.0 - file.modified.0 >= settle || now.0 - since.0 >= settle;
-            if is_settled || self.renamed.contains(&file.name) {
+            let is_settled = now.0 - file.came.modified.0 >= settle || now.0 - since.0 >= settle;
+            if is_settled || self.renamed.contains(&file.came.name) {
                 // What is deleted cannot grow.
                 whole.push((file.clone(), self.folder.after_read == AfterRead::Delete));
             } else {
-                unsettled.insert(file.name.clone(), (file.look.clone(), since));
+                unsettled.insert(file.came.name.clone(), (file.look.clone(), since));
             }
         }
         self.unsettled = unsettled;
-        self.renamed.retain(|name| whole.iter().any(|(file, _)| file.name == *name));
-        whole.sort_by(|(a, _), (b, _)| (a.modified, &a.name).cmp(&(b.modified, &b.name)));
+        self.renamed.retain(|name| whole.iter().any(|(file, _)| file.came.name == *name));
+        whole.sort_by(|(a, _), (b, _)| a.came.cmp(&b.came));
         whole
     }
 
@@ -432,7 +456,7 @@ impl Collector for FolderCollector {
             coverage = self.next_file(&mut progress).await?;
         }
         let Some(reading) = progress.file.take() else {
-            return Ok(Harvest { coverage, poll_again_in: Some(LOOK_INTERVAL), ..self.harvest(&progress)? });
+            return Ok(Harvest { coverage, poll_again_in: Some(self.look_interval), ..self.harvest(&progress)? });
         };
         if self.reading.is_none() {
             // None where it is gone or another.
@@ -455,38 +479,4 @@ fn content(file: &OpenFile) -> String {
     let id = file.collector.id().0;
     let hash = id.rsplit('/').next().unwrap_or_default();
     hash.chars().take(CONTENT_DIGITS).collect()
-}
-
-fn key(name: &str) -> String {
-    format!("{:016x}", xxh3_64(name.as_bytes()))
-}
-
-fn list(folder: &Path) -> io::Result<Vec<Listed>> {
-    let mut listed = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        // A file whose name is no text, or that went meanwhile, is none of ours.
-        let (Ok(name), Ok(metadata)) = (entry.file_name().into_string(), std::fs::metadata(entry.path())) else {
-            continue;
-        };
-        let is_unfinished = name.starts_with('.') || name.ends_with(".tmp") || name.ends_with(".part");
-        if metadata.is_file() && metadata.len() > 0 && !is_unfinished {
-            let (key, look, modified) = (key(&name), look(&name, &metadata), modified(&metadata));
-            listed.push(Listed { name, key, look, bytes: metadata.len(), modified });
-        }
-        // One more than allowed is enough to say so.
-        if listed.len() > LISTED_MAX {
-            break;
-        }
-    }
-    Ok(listed)
-}
-
-fn look(name: &str, metadata: &Metadata) -> String {
-    let text = format!("{name}/{}/{}.{}", metadata.len(), metadata.mtime(), metadata.mtime_nsec());
-    format!("{:016x}", xxh3_64(text.as_bytes()))
-}
-
-fn modified(metadata: &Metadata) -> Timestamp {
-    Timestamp(metadata.mtime().saturating_mul(1_000_000).saturating_add(metadata.mtime_nsec() / 1_000))
 }

@@ -178,7 +178,7 @@ async fn a_file_that_grew_is_read_on_and_one_that_was_replaced_is_read() {
 }
 
 #[tokio::test]
-async fn the_oldest_file_comes_first_and_a_restart_goes_on_inside_one() {
+async fn the_file_that_came_first_is_read_first_and_a_restart_goes_on_inside_one() {
     let mut subject = Subject::new();
     subject.write("b.fstrm", &frames(1, 3));
     subject.pass(1);
@@ -319,17 +319,64 @@ async fn a_file_is_deleted_once_it_is_logged_if_so_set_and_however_many_come() {
 }
 
 #[tokio::test]
-async fn too_many_files_that_were_read_hold_up_the_next_ones_until_they_are_moved() {
+async fn kept_files_are_read_once_however_many_there_are() {
     let mut subject = Subject::new();
-    for number in 0..21 {
-        subject.write(&format!("{number:02}.fstrm"), &frames(number, 1));
+    let mut number = 0_u32;
+    let mut write = |subject: &Subject, count: u32| {
+        for _ in 0..count {
+            number += 1;
+            subject.write(&format!("{}.pcap", number % 1_000), &pcap(&[udp(&format!("name{number}"))]));
+        }
+        number
+    };
+    let (mut names, mut all) = (Vec::new(), 0);
+    for round in 0..12 {
+        all = write(&subject, 15);
+        subject.pass(61);
+        names.extend(subject.read_names().await.0);
+        if round % 4 == 3 {
+            // It has to look for a while until it forgets again.
+            assert_eq!(names.len(), all as usize, "round {round}");
+            subject.restart();
+        }
     }
-    subject.pass(5);
-    for _ in 0..20 {
-        subject.cursor = subject.collector.poll(&subject.cursor).await.unwrap().cursor;
+    assert!(subject.cursor.0.len() < 20 * 100 + 200, "{} bytes", subject.cursor.0.len());
+    // More at once than are known by name: those behind wait until the first can be forgotten.
+    all += write(&subject, 60) - all;
+    for _ in 0..8 {
+        subject.pass(61);
+        names.extend(subject.read_names().await.0);
+        assert!(subject.cursor.0.len() < 20 * 100 + 200, "{} bytes", subject.cursor.0.len());
     }
-    let error = subject.collector.poll(&subject.cursor).await.unwrap_err().to_string();
-    assert!(error.contains("it has 20 files that were read, 20 at the most: move them away, or set"), "{error}");
-    std::fs::remove_file(subject.path("03.fstrm")).unwrap();
-    assert_eq!(subject.read().await.0, 1);
+    assert_eq!(names.len(), all as usize);
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), all as usize, "each came once");
+    subject.restart();
+    subject.pass(61);
+    assert_eq!(subject.read().await, (0, Vec::new()));
+}
+
+#[tokio::test]
+async fn an_old_file_that_is_moved_in_is_new_also_where_others_of_its_time_are_forgotten() {
+    let mut subject = Subject::new();
+    for round in 0..4_u8 {
+        for number in 0..15 {
+            subject.write(&format!("{round}-{number}.fstrm"), &frames(round * 16 + number, 1));
+        }
+        subject.pass(61);
+        assert_eq!(subject.read().await.0, 15);
+    }
+    let elsewhere = tempfile::tempdir_in(subject.folder.path()).unwrap();
+    let old = elsewhere.path().join("old.fstrm");
+    std::fs::write(&old, frames(200, 3)).unwrap();
+    File::options().write(true).open(&old).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    std::fs::rename(&old, subject.path("old.fstrm")).unwrap();
+    subject.restart();
+    let mut read = subject.read().await.0;
+    subject.pass(61);
+    read += subject.read().await.0;
+    subject.pass(61);
+    read += subject.read().await.0;
+    assert_eq!(read, 3);
 }

@@ -53,8 +53,10 @@ pub(super) struct Article {
 
 /// Makes an article of an entry.
 ///
-/// **Identity.** The canonical address, as far as all its forms share it; where several entries of the feed share one
-/// address, or there is none, the entry's id within its feed; else its title within its feed, its text, its bytes.
+/// **Identity.** The canonical address, as far as all its forms share it; where there is none, or several entries of the
+/// feed share one and this was not the first, the entry's id within its feed; else its title within its feed, its text,
+/// its bytes. An article that was identified by its address stays so when others come to share it; a feed's collector
+/// remembers that for what the feed shows, and a file knows its own entries alone.
 ///
 /// **Rows.** An entry that states something else is another row of the same article: other content, id, canonical address
 /// or time, or the same in another feed.

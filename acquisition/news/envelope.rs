@@ -16,8 +16,8 @@ pub(super) struct Envelope<'a> {
     /// Where it was read: the address after redirects, or the file's name.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub(super) fetched_from: Option<Cow<'a, str>>,
-    /// Whether other entries of the feed, with other ids and titles, have the same link, or had it before: one entry cannot
-    /// tell.
+    /// Whether other entries of the feed, with other ids and titles, have the same link, or had it before, and it is neither
+    /// this one's id nor was this one's alone: one entry cannot tell.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) link_is_shared: bool,
     /// Where the article's page stands, if its text was fetched.

@@ -14,7 +14,7 @@
 //! | the new address fails | the old one again |
 //! | 410 | noted in the cursor; asked again each week |
 //! | 429, 503 | `Retry-After`, for all feeds of the host |
-//! | any other failure, no feed, or one that cannot be read | asked again after twice as long each time, up to a day; never given up |
+//! | any other failure, no feed, or one that cannot be read | asked again after twice as long each time, up to a day; never given up; the cursor says why |
 //! | a hub sends content | as a poll, but what it leaves out is not gone; acknowledged when it is on disk |
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,6 +85,8 @@ pub(super) struct FeedCollector {
     /// When a feed that listens to a hub is to be asked itself.
     due: Option<Instant>,
     failures: u32,
+    /// Where it stands after a poll that failed.
+    learned: Option<State>,
     /// What did not fit into the last harvest.
     portions: Option<Portions>,
     events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
@@ -152,6 +154,12 @@ impl Collector for FeedCollector {
             Err(Trouble::Failed(reason)) => self.fail(&reason, None, state),
         }
     }
+
+    fn learned(&mut self) -> Option<Harvest> {
+        // Reported already, so without a cursor nothing more is.
+        let cursor = self.learned.as_ref()?.write().ok()?;
+        Some(self.idle(cursor, LISTEN))
+    }
 }
 
 impl FeedCollector {
@@ -165,6 +173,7 @@ impl FeedCollector {
             start_after,
             due: None,
             failures: 0,
+            learned: None,
             portions: None,
             events: mpsc::channel(EVENTS_MAX),
         }
@@ -187,18 +196,18 @@ impl FeedCollector {
         let read = self.read(answer.body, content_type, answer.url.clone(), &state, now).await;
         let mut split = match read {
             Ok(split) => split,
-            Err(reason) => return self.fail(&reason, None, state),
+            Err(reason) => return self.fail(&reason, None, before),
         };
         if split.feed.format.is_none() {
             return self.fail(
                 "what stands there is no feed (`databroker feeds discover` finds those of a page)",
                 None,
-                state,
+                before,
             );
         }
         state.note_validators(text(&answer.headers, &ETAG), text(&answer.headers, &LAST_MODIFIED));
         state.note_title(split.feed.title.as_deref());
-        state.note_shared_links(split.shared_links);
+        state.note_links(split.shared_links, split.owners, false);
         state.hints = hints(&split.feed, fresh_for(&answer.headers, now));
         add_links(&answer.headers, &answer.url, &mut split.feed);
         self.offer_subscription(&split.feed, &mut state)?;
@@ -217,7 +226,7 @@ impl FeedCollector {
     ) -> Result<Split, String> {
         let turn = self.shared.readers.clone().acquire_owned().await.expect("never closed");
         let (feed_url, bytes_max) = (self.url.clone(), self.shared.bytes_max);
-        let shared_links = state.shared_links().to_vec();
+        let [shared_links, owners] = state.links();
         let read = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             split(Fetched {
@@ -228,6 +237,7 @@ impl FeedCollector {
                 now,
                 bytes_max,
                 shared_links: &shared_links,
+                owners: &owners,
             })
         });
         read.await.map_err(|panic| format!("reading it failed: {panic}"))
@@ -236,7 +246,11 @@ impl FeedCollector {
     /// The harvest of a feed that answered.
     async fn answered(&mut self, mut portions: Portions, now: Timestamp) -> Result<Harvest> {
         self.failures = 0;
+        let is_news = portions.is_news();
         let state = &mut portions.state;
+        if let Some(failing) = self.learned.take() {
+            state.noted.failure = failing.noted.failure;
+        }
         let mut wait = self.shared.limits.wait(&state.changes, &state.hints, self.seed, now);
         if let (Some(websub), Some(subscription)) = (self.shared.websub.clone(), &mut state.subscription) {
             if now >= subscription.renew_at() {
@@ -250,6 +264,7 @@ impl FeedCollector {
             let renewal = subscription.renew_at().since(now).max(Duration::from_secs(1));
             wait = wait.min(renewal);
         }
+        state.noted.answered(now, wait, is_news);
         portions.wait = Some(wait);
         self.hand_over(portions)
     }
@@ -296,24 +311,30 @@ impl FeedCollector {
         let status = answer.status;
         if status == StatusCode::GONE && state.address.is_none() {
             state.gone_since.get_or_insert(now);
-            self.failures = 0;
+            state.noted.failure = None;
+            (self.failures, self.learned) = (0, None);
             return self.harvest(&state, Vec::new(), Vec::new(), GONE_INTERVAL);
         }
         let wait = retry_after(&answer.headers, now);
         self.fail(&format!("the server answers {}", status.as_u16()), wait, state)
     }
 
-    /// Asks again after a while, longer each time. An address that the feed moved to is given up for the one before.
+    /// Asks again after a while, longer each time, from the state before the answer. An address that the feed moved to is given up for the one before.
     fn fail(&mut self, reason: &str, asked: Option<Duration>, mut state: State) -> Result<Harvest> {
         self.failures = self.failures.saturating_add(1);
         let limits = &self.shared.limits;
         let wait = limits.backoff(self.failures).max(asked.unwrap_or_default()).min(limits.backoff_max);
+        if let Some(failing) = self.learned.take() {
+            state.noted = failing.noted;
+        }
+        state.noted.failed(self.shared.clock.now(), wait, reason);
         if state.address.is_some() && self.failures >= MOVED_FAILURES_MAX {
             state.address = None;
             return self.harvest(&state, Vec::new(), Vec::new(), wait);
         }
         let remedy = Remedy::RetryAfter(self.listening(&state, wait));
         let failures = self.failures;
+        self.learned = Some(state);
         Err(Error::new(remedy, format!("poll `{}` ({failures} times in a row): {reason}", self.id)))
     }
 
@@ -404,7 +425,7 @@ impl FeedCollector {
             Error::new(Remedy::RetryAfter(LISTEN), format!("hear the hub of `{}`: {reason}", self.id))
         })?;
         let records = if split.feed.format.is_some() { split.records } else { Vec::new() };
-        state.note_shared_links(split.shared_links);
+        state.note_links(split.shared_links, split.owners, true);
         let (records, coverage) = self.news(records, true, &mut state, now).await;
         let logged = Mutex::new(Some(logged));
         let acknowledge = Acknowledge::new(move || {

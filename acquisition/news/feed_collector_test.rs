@@ -29,7 +29,7 @@ fn feed_with(head: &str, numbers: std::ops::Range<i64>) -> String {
     format!("<rss version=\"2.0\"><channel><title>A feed</title>{head}{items}</channel></rss>")
 }
 
-fn page(body: impl Into<Vec<u8>>) -> Response {
+pub(super) fn page(body: impl Into<Vec<u8>>) -> Response {
     Response::body(body)
 }
 
@@ -51,10 +51,10 @@ fn context(clock: &Arc<AtomicI64>) -> Context {
 }
 
 /// A collector, with a new one for each poll: all it needs is in the cursor.
-struct Polled {
+pub(super) struct Polled {
     settings: Settings,
-    clock: Arc<AtomicI64>,
-    cursor: Cursor,
+    pub(super) clock: Arc<AtomicI64>,
+    pub(super) cursor: Cursor,
 }
 
 impl Polled {
@@ -62,23 +62,23 @@ impl Polled {
         Self { settings, clock: Arc::new(AtomicI64::new(NOW.0)), cursor: Cursor::default() }
     }
 
-    fn collector(&self) -> Box<dyn Collector> {
+    pub(super) fn collector(&self) -> Box<dyn Collector> {
         let settings = crate::Settings { news: self.settings.clone(), ..crate::Settings::default() };
         super::feeds::collectors(&settings, &context(&self.clock)).unwrap().polled.remove(0)
     }
 
-    async fn poll(&mut self) -> Result<Harvest, Error> {
+    pub(super) async fn poll(&mut self) -> Result<Harvest, Error> {
         let harvest = self.collector().poll(&self.cursor).await?;
         self.cursor = harvest.cursor.clone();
         Ok(harvest)
     }
 
-    fn minutes_pass(&self, minutes: i64) {
+    pub(super) fn minutes_pass(&self, minutes: i64) {
         self.clock.fetch_add(minutes * 60_000_000, Ordering::SeqCst);
     }
 }
 
-async fn polled(responses: impl IntoIterator<Item = Response>) -> (Replay, Polled) {
+pub(super) async fn polled(responses: impl IntoIterator<Item = Response>) -> (Replay, Polled) {
     let replay = Replay::feed(responses).await.unwrap();
     let polled = Polled::new(settings(&replay));
     (replay, polled)

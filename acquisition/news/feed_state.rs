@@ -12,6 +12,7 @@ use reqwest::Url;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::feed_health::Noted;
 use super::schedule::Hints;
 use super::split::ENTRIES_MAX;
 
@@ -24,6 +25,12 @@ const HASHES_MAX: usize = ENTRIES_MAX + GONE_ENTRIES_MAX;
 
 /// Links known to be shared by several entries.
 const SHARED_LINKS_MAX: usize = 256;
+
+/// Entries known to have had their link alone: 171 kB of cursor at the most, where ids are their links none.
+const OWNERS_MAX: usize = 16_000;
+
+/// Those of them that the feed no longer shows.
+const GONE_OWNERS_MAX: usize = 256;
 
 /// Bytes of an address that a publisher names: where the feed moved to, its hub, its topic. Longer ones are not kept.
 pub(super) const ADDRESS_BYTES_MAX: usize = 2 << 10;
@@ -49,8 +56,10 @@ pub(super) struct State {
     body: u64,
     /// Hashes of the entries seen, those of the last answer first.
     seen: Hashes,
-    /// Hashes of links that several entries shared, the latest first: they identify none from then on.
+    /// Hashes of links that several entries shared, the latest first: they identify none from then on but their owners.
     shared_links: Hashes,
+    /// Hashes of entries that had their link alone, those of the last answer first: it identifies them for good.
+    owners: Hashes,
     /// Time of the newest entry seen.
     pub(super) newest: Option<Timestamp>,
     /// When there was something new, oldest first.
@@ -63,6 +72,8 @@ pub(super) struct State {
     moving: Option<Moving>,
     /// Since when it answers 410.
     pub(super) gone_since: Option<Timestamp>,
+    /// How it does.
+    pub(super) noted: Noted,
     /// Its subscription at a hub.
     pub(super) subscription: Option<super::websub::Subscription>,
 }
@@ -137,18 +148,30 @@ impl State {
         }
     }
 
-    /// The links known to be shared.
-    pub(super) fn shared_links(&self) -> &[u64] {
-        &self.shared_links.0
+    /// Where permanent redirects lead that are not believed yet.
+    pub(super) fn moving_to(&self) -> Option<Url> {
+        self.moving.as_ref().map(|moving| moving.to.clone())
     }
 
-    /// Notes links that were seen to be shared.
-    pub(super) fn note_shared_links(&mut self, mut links: Vec<u64>) {
+    /// The links known to be shared, and the entries known to have had theirs alone.
+    pub(super) fn links(&self) -> [Vec<u64>; 2] {
+        [self.shared_links.0.clone(), self.owners.0.clone()]
+    }
+
+    /// Notes links that were seen to be shared, and entries that have theirs alone. A part of the feed, as a hub sends it,
+    /// says nothing about those that are not in it.
+    pub(super) fn note_links(&mut self, mut links: Vec<u64>, mut owners: Vec<u64>, is_part: bool) {
         links.retain(|link| !self.shared_links.0.contains(link));
         links.sort_unstable();
         links.truncate(SHARED_LINKS_MAX);
         self.shared_links.0.truncate(SHARED_LINKS_MAX - links.len());
         self.shared_links.0.splice(..0, links);
+        let mut listed = HashSet::with_capacity(owners.len());
+        owners.retain(|owner| listed.insert(*owner));
+        let gone = self.owners.0.iter().filter(|owner| !listed.contains(owner));
+        owners.extend(gone.take(if is_part { OWNERS_MAX } else { GONE_OWNERS_MAX }));
+        owners.truncate(OWNERS_MAX);
+        self.owners = Hashes(owners);
     }
 
     /// Keeps of an answer's entries what is new, and remembers all. What a hub sends is a part of the feed, so that
@@ -259,11 +282,11 @@ mod tests {
         assert_eq!(State::read(&cursor).unwrap(), state);
         assert!(cursor.0.len() < 1_200, "{} bytes", cursor.0.len());
         state.take_news(records(0..100_000), false, NOW);
-        assert!(state.write().unwrap().0.len() < 256 << 10);
-        state.note_shared_links((0..1_000).collect());
+        state.note_links((0..1_000).collect(), (0..100_000).collect(), false);
+        assert!(state.write().unwrap().0.len() < 400 << 10);
         let long = Url::parse(&format!("http://a.example/{}", "x".repeat(4_000))).ok();
         state.note_move(long, 1);
-        assert_eq!((state.shared_links().len(), &state.address), (SHARED_LINKS_MAX, &None));
+        assert_eq!((state.links().map(|links| links.len()), &state.address), ([SHARED_LINKS_MAX, OWNERS_MAX], &None));
         state.note_validators(Some(&"x".repeat(1_000)), None);
         assert_eq!(state.etag, None);
     }

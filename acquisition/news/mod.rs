@@ -27,7 +27,8 @@
 //! **Manners.** Conditional requests; a feed is asked at half the pace at which it changes, never more often than each five
 //! minutes nor than `ttl`, `sy:updatePeriod`, `Cache-Control` or `Expires` ask for, and not in its `skipHours` and `skipDays`; a second
 //! between two requests to a host and two at a time; `Retry-After` holds for all feeds of a host; failures back off to a
-//! day. Pages of articles are asked only where `news.full_text` is set and robots.txt allows it.
+//! day. Pages of articles are asked only where `news.full_text` is set and robots.txt allows it. `databroker feeds list` says
+//! of each feed whether it answers, why not, when it is asked next and where it has moved to.
 //!
 //! **Terms of use.** A feed's content belongs to its publisher; most allow reading it, not publishing it anew.
 //!
@@ -74,6 +75,8 @@ mod feed_collector;
 #[cfg(test)]
 mod feed_collector_test;
 mod feed_health;
+#[cfg(test)]
+mod feed_memory_test;
 mod feed_state;
 mod feeds;
 #[cfg(test)]
@@ -110,7 +113,7 @@ mod tree;
 mod websub;
 
 pub use discover::Found;
-pub use feed_health::FeedHealth;
+pub use feed_health::{FeedCondition, FeedFailure, FeedHealth};
 pub use feeds::{discover_feeds, feeds, import};
 pub use opml::{ListedFeed, Opml, read_opml, write_opml};
 pub use processor::NewsProcessor;

@@ -61,6 +61,11 @@ impl Portions {
         self.records.is_empty()
     }
 
+    /// Whether the answer moved the collector on.
+    pub(super) fn is_news(&self) -> bool {
+        self.state != self.before
+    }
+
     /// Where the collector stands meanwhile.
     pub(super) fn state_so_far(&self) -> State {
         self.state.without(self.records.iter(), &self.before)

@@ -35,12 +35,15 @@ pub(crate) struct Fetched<'a> {
     pub(crate) bytes_max: usize,
     /// Links that entries of this feed have shared before: [`Split::shared_links`].
     pub(crate) shared_links: &'a [u64],
+    /// Entries of this feed that had their link alone: [`Split::owners`].
+    pub(crate) owners: &'a [u64],
 }
 
 impl Fetched<'_> {
     /// An empty document of a feed of which nothing is known.
     pub(crate) fn at(now: Timestamp) -> Self {
-        Self { bytes: &[], charset: None, feed_url: None, fetched_from: None, now, bytes_max: 0, shared_links: &[] }
+        let (shared_links, owners) = (&[], &[]);
+        Self { bytes: &[], charset: None, feed_url: None, fetched_from: None, now, bytes_max: 0, shared_links, owners }
     }
 }
 
@@ -53,8 +56,10 @@ pub(crate) struct Split {
     pub(crate) records: Vec<RawRecord>,
     /// What is odd about it, for the user.
     pub(crate) notes: Vec<String>,
-    /// Hashes of links that several of its entries have and that identify none of them.
+    /// Hashes of links that several of its entries have and that identify none of them but their owners.
     pub(crate) shared_links: Vec<u64>,
+    /// Hashes of entries that their link identifies: whoever shares it later is another article.
+    pub(crate) owners: Vec<u64>,
 }
 
 /// A document, cut into its entries.
@@ -84,16 +89,26 @@ pub(crate) fn split(fetched: Fetched<'_>) -> Split {
     }
     let mut cut = cut(&decoded.text);
     if cut.feed.format.is_none() {
-        return Split { feed: cut.feed, records: vec![unreadable(fetched)], notes, shared_links: Vec::new() };
+        let records = vec![unreadable(fetched)];
+        return Split { feed: cut.feed, records, notes, shared_links: Vec::new(), owners: Vec::new() };
     }
     if cut.entries.len() > ENTRIES_MAX {
         notes.push(format!("it has more than {ENTRIES_MAX} entries; the rest was left out"));
         cut.entries.truncate(ENTRIES_MAX);
     }
     let shared_links = shared_links(&cut.entries);
-    let is_shared = |entry: &Entry| {
-        let link = link_identity(entry).map(|link| xxh3_64(link.as_bytes()));
-        link.is_some_and(|link| shared_links.contains(&link) || fetched.shared_links.contains(&link))
+    let known: HashSet<u64> = fetched.owners.iter().copied().collect();
+    let mut owners = Vec::new();
+    let mut is_shared = |entry: &Entry| {
+        let Some(link) = link_identity(entry) else { return false };
+        let id = own_id(entry).or_else(|| own_title(entry).map(str::to_owned));
+        let is_its_id = id.as_deref() == Some(link.as_str());
+        let own = id.filter(|_| !is_its_id).map(|id| xxh3_64(format!("{link}\n{id}").as_bytes()));
+        let hash = xxh3_64(link.as_bytes());
+        let is_common = shared_links.contains(&hash) || fetched.shared_links.contains(&hash);
+        let is_owner = is_its_id || own.is_some_and(|own| known.contains(&own));
+        owners.extend(own.filter(|_| is_owner || !is_common));
+        is_common && !is_owner
     };
     let records = cut.entries.iter().map(|(slice, entry)| {
         let envelope = Envelope {
@@ -107,7 +122,7 @@ pub(crate) fn split(fetched: Fetched<'_>) -> Split {
         record(&envelope, &cut.feed, entry, fetched.now)
     });
     let records = records.collect();
-    Split { records, feed: cut.feed, notes, shared_links: shared_links.into_iter().collect() }
+    Split { records, feed: cut.feed, notes, shared_links: shared_links.into_iter().collect(), owners }
 }
 
 /// Reads a document of one entry or more. A text that is no feed gives a feed without a format.
@@ -146,7 +161,7 @@ fn unreadable(fetched: Fetched<'_>) -> RawRecord {
     }
 }
 
-/// The links that identify no entry, since entries with other ids and other titles have them too: pages of a status, of
+/// The links that identify no entry but the one that had it first or whose id it is, since entries with other ids and other titles have them too: pages of a status, of
 /// a comic, of a day. Where only the id differs (publishers count versions in it) or only the title, the entries are
 /// forms of one article. What has no title is told by its text.
 fn shared_links(entries: &[(&str, Entry)]) -> HashSet<u64> {
@@ -154,18 +169,22 @@ fn shared_links(entries: &[(&str, Entry)]) -> HashSet<u64> {
     for (_, entry) in entries {
         let Some(link) = link_identity(entry) else { continue };
         let (ids, titles) = forms.entry(xxh3_64(link.as_bytes())).or_default();
-        ids.extend(
-            entry
-                .guid
-                .as_deref()
-                .map(|guid| canonical(guid).as_ref().and_then(identity).unwrap_or_else(|| guid.to_owned())),
-        );
-        let title =
-            [&entry.title, &entry.content, &entry.summary].into_iter().flatten().find(|text| !text.value.is_empty());
-        titles.extend(title.map(|title| title.value.as_str()));
+        ids.extend(own_id(entry));
+        titles.extend(own_title(entry));
     }
     let is_shared = |(_, (ids, titles)): &(u64, (HashSet<String>, HashSet<&str>))| ids.len() > 1 && titles.len() > 1;
     forms.into_iter().filter(is_shared).map(|(link, _)| link).collect()
+}
+
+/// What tells an entry from others with its link; of an id that is an address, what identifies that.
+fn own_id(entry: &Entry) -> Option<String> {
+    let form = |guid: &str| canonical(guid).as_ref().and_then(identity).unwrap_or_else(|| guid.to_owned());
+    entry.guid.as_deref().filter(|guid| !guid.is_empty()).map(form)
+}
+
+fn own_title(entry: &Entry) -> Option<&str> {
+    let texts = [&entry.title, &entry.content, &entry.summary];
+    texts.into_iter().flatten().find(|text| !text.value.is_empty()).map(|title| title.value.as_str())
 }
 
 /// What identifies an entry's link.
@@ -240,18 +259,45 @@ mod tests {
         assert_eq!(body, format!(r#"{{"fetched_from":"f","document":"{document}"}}"#));
     }
 
+    fn item(id: &str, title: &str) -> String {
+        format!("<item><guid>{id}</guid><link>http://a.org/s</link><title>{title}</title></item>")
+    }
+
+    fn feed(items: &str) -> String {
+        format!("<rss><channel><title>S</title>{items}</channel></rss>")
+    }
+
     #[test]
     fn entries_that_share_a_link_are_told_apart_by_their_ids_and_from_then_on_also_alone() {
-        let item =
-            |id: &str| format!("<item><guid>{id}</guid><link>http://a.org/s</link><title>{id} happened</title></item>");
-        let feed = |items: &str| format!("<rss><channel><title>S</title>{items}</channel></rss>");
-        let both = feed(&(item("1") + &item("2")));
+        let both = feed(&(item("1", "One") + &item("2", "Two")));
         let found = split(fetched(both.as_bytes(), "f"));
         assert_ne!(article_of(&found.records[0]), article_of(&found.records[1]));
-        let alone = feed(&item("1"));
+        let alone = feed(&item("1", "One"));
         let known = split(Fetched { shared_links: &found.shared_links, ..fetched(alone.as_bytes(), "f") });
         assert_eq!(known.records[0].id, found.records[0].id);
         assert_ne!(split(fetched(alone.as_bytes(), "f")).records[0].id, found.records[0].id);
+    }
+
+    #[test]
+    fn an_entry_that_had_its_link_alone_or_whose_id_it_is_stays_the_same_article_when_others_share_it() {
+        for id in ["1", "http://a.org/s", ""] {
+            let alone = feed(&item(id, "One"));
+            let first = split(fetched(alone.as_bytes(), "f"));
+            let (one, owners) = (article_of(&first.records[0]), &first.owners);
+            let mut shared_links = Vec::new();
+            for title in ["One", if id.is_empty() { "One" } else { "One, changed" }] {
+                let all = feed(&(item("2", "Two") + &item(id, title) + &item("3", "Three")));
+                let now = split(Fetched { shared_links: &shared_links, owners, ..fetched(all.as_bytes(), "f") });
+                let [two, still, three] = [0, 1, 2].map(|place| article_of(&now.records[place]));
+                assert_eq!(still, one, "{id} {title}");
+                assert!(two != one && three != one && two != three, "{id} {title}");
+                assert_eq!(&now.owners, owners, "they had it never alone");
+                shared_links = now.shared_links;
+                let other = feed(&item("2", "Two"));
+                let other = split(Fetched { shared_links: &shared_links, owners, ..fetched(other.as_bytes(), "f") });
+                assert_eq!(article_of(&other.records[0]), two, "also when the first is gone");
+            }
+        }
     }
 
     fn article_of(record: &RawRecord) -> &str {

@@ -1,6 +1,7 @@
 //! Tests of the whole: they run `databroker` as a user does.
 
 mod crash;
+mod crash_dnstap;
 mod crash_up;
 mod foreign;
 mod health;

@@ -11,14 +11,13 @@ use crate::crash::{Group, picture};
 use crate::support::{Place, Random, eventually, feed};
 
 /// Kills of each source's `up`, every other before it is ready; with those of its backfills at least 50.
-const KILLS: u64 = 14;
+pub(crate) const KILLS: u64 = 14;
 
 /// How long a ready `up` lives at the most.
 const LIFE_MS: u64 = 700;
 
-/// Kills `up` again and again; `meanwhile` is told the number of the kill before each. Lets it come to all `rows` then,
-/// and answers the picture.
-fn kill_ups(place: &Place, source: &str, groups: &[Group], rows: u64, mut meanwhile: impl FnMut(u64)) -> Value {
+/// Kills `up` again and again; `meanwhile` is told the number of the kill before each, and once more in the end.
+pub(crate) fn kill_again_and_again(place: &Place, mut meanwhile: impl FnMut(u64)) {
     let mut random = Random::from_environment();
     let mut ready_ms = LIFE_MS;
     for number in 0..KILLS {
@@ -40,6 +39,11 @@ fn kill_ups(place: &Place, source: &str, groups: &[Group], rows: u64, mut meanwh
         up.kill();
     }
     meanwhile(KILLS);
+}
+
+/// The same. Lets it come to all `rows` then, and answers the picture.
+fn kill_ups(place: &Place, source: &str, groups: &[Group], rows: u64, meanwhile: impl FnMut(u64)) -> Value {
+    kill_again_and_again(place, meanwhile);
     let up = place.up(&[]);
     eventually("all that was served is a row", || {
         place.count(&format!("SELECT count(*) FROM silver.{source}")) >= rows
@@ -106,6 +110,33 @@ fn up_of_arxiv_killed_at_random_moments_loses_and_doubles_nothing() {
     let picture = kill_ups(&place, "arxiv", &digits, 360 + KILLS + 1, |_| server.grow(1));
     assert_eq!(picture["hot"][1].as_u64(), Some(with_last_digit(360 + KILLS + 1, 3)), "{picture}");
     assert_eq!(picture["hot"][2].as_u64(), Some(with_last_digit(360 + KILLS + 1, 7)), "{picture}");
+    assert_eq!(place.count("SELECT coalesce(sum(records), 0) FROM ops.coverage WHERE kind = 'missed'"), 0);
+}
+
+#[test]
+fn up_of_arxiv_s_searches_and_listings_killed_at_random_moments_loses_and_doubles_nothing() {
+    const MORE: u64 = 30;
+    let runtime = runtime();
+    let first_day = Day(SystemClock.now().day().0 - 1);
+    // One day has them all, so that its listing has.
+    let archive = arxiv::replay::Archive { first_day, papers_per_day: 80_000, papers: 60, page_size: 6 };
+    let server = runtime.block_on(arxiv::replay::Replay::start(archive)).expect("a port");
+    let mut place = Place::with_small_steps();
+    place.environment.extend([
+        ("DATABROKER_ARXIV_SEARCHES", "[\"cat:cs.AI\"]".to_owned()),
+        ("DATABROKER_ARXIV_API_URL", server.api_url()),
+        ("DATABROKER_ARXIV_SEARCH_PAGE_SIZE", "60".to_owned()),
+        ("DATABROKER_ARXIV_LISTINGS", "[\"cs.AI\"]".to_owned()),
+        ("DATABROKER_ARXIV_LISTING_URL", server.listing_url()),
+        ("DATABROKER_ARXIV_REQUEST_INTERVAL_SECONDS", "0.04".to_owned()),
+    ]);
+    let ways: [Group; 2] = [("format = 'atom'", "format:atom"), ("format = 'rss'", "format:rss")];
+    // What comes while it is away is found when it starts.
+    let all = 60 + MORE * KILLS;
+    let picture = kill_ups(&place, "arxiv", &ways, 2 * all, |number| server.grow(if number == 0 { 0 } else { MORE }));
+    for number in 1..=2 {
+        assert_eq!(picture["hot"][number].as_u64(), Some(all), "{picture}");
+    }
     assert_eq!(place.count("SELECT coalesce(sum(records), 0) FROM ops.coverage WHERE kind = 'missed'"), 0);
 }
 

@@ -1,9 +1,10 @@
 //! What the process says of itself.
 
 use acquisition::github::replay::{Replay, Response};
+use acquisition::news;
 use serde_json::{Value, json};
 
-use crate::support::{Place, eventually, http};
+use crate::support::{Place, eventually, feed, http};
 
 #[test]
 fn a_source_that_is_away_degrades_the_process_with_the_reason_until_it_is_back() {
@@ -39,4 +40,37 @@ fn a_source_that_is_away_degrades_the_process_with_the_reason_until_it_is_back()
         eventually(&line, || http("GET", &format!("{}/metrics", up.http), "").1.lines().any(|known| known == line));
     }
     assert!(up.end().success(), "{}", place.up_log());
+}
+
+#[test]
+fn feeds_are_listed_with_how_they_do_and_why_one_fails() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let server = runtime.block_on(news::replay::Replay::start()).expect("a port");
+    server.route("/good", [acquisition::replay::Response::body(feed(3))]);
+    server.route("/away", [acquisition::replay::Response::status(502)]);
+    let mut place = Place::new();
+    place.environment.retain(|(name, _)| *name != "DATABROKER_NEWS_FEEDS");
+    place.environment.extend([
+        ("DATABROKER_NEWS_FEEDS", json!([server.url("/good"), server.url("/away")]).to_string()),
+        ("DATABROKER_NEWS_ALLOW_PRIVATE_ADDRESSES", "true".to_owned()),
+        ("DATABROKER_NEWS_PORTS", "[]".to_owned()),
+        ("DATABROKER_NEWS_START_SPREAD_SECONDS", "0".to_owned()),
+        ("DATABROKER_NEWS_HOST_SPACING_MS", "0".to_owned()),
+    ]);
+    let states = || {
+        let listed = place.json(&["feeds", "list"]);
+        let health = |number: usize| listed["feeds"][number]["health"].clone();
+        ((health(0)["state"].clone(), health(1)["state"].clone()), health(1))
+    };
+    assert_eq!(states().0, (json!("new"), json!("new")));
+    assert!(place.text(&["feeds", "list"]).contains("    not asked yet"));
+    let up = place.up(&[]);
+    eventually("both were asked", || states().0 == (json!("answers"), json!("fails")));
+    let (_, away) = states();
+    assert_eq!(away["failure"]["reason"], json!("the server answers 502"), "{away}");
+    assert!(away["next_poll_at"].is_string(), "{away}");
+    assert!(up.end().success(), "{}", place.up_log());
+    let text = place.text(&["feeds", "list"]);
+    assert!(text.contains("    answers, answered 2") && text.contains("    fails since 2"), "{text}");
 }

@@ -2,18 +2,17 @@
 //! formats are told by its bytes, so this meets each parser of the source.
 #![no_main]
 
+mod source;
+
 use std::io::Write;
 use std::sync::LazyLock;
 
-use acquisition::{Context, Settings, Source};
+use acquisition::{Context, Settings};
 use contract::{Cursor, LogRecord, RowsBuilder, Span};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::Runtime;
 
-static SOURCE: LazyLock<&Source> = LazyLock::new(|| {
-    let name = std::env::var("FUZZ_SOURCE").expect("FUZZ_SOURCE names a source");
-    acquisition::source(&name).expect("a source")
-});
+use source::SOURCE;
 
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| tokio::runtime::Builder::new_current_thread().build().expect("a runtime"));

@@ -1,16 +1,12 @@
 //! Any bytes as the body of one record of the source that `FUZZ_SOURCE` names: a row or a reject, and never a panic.
 #![no_main]
 
-use std::sync::LazyLock;
+mod source;
 
-use acquisition::Source;
 use contract::{LogRecord, RawRecord, RowsBuilder, Span, Timestamp};
 use libfuzzer_sys::fuzz_target;
 
-static SOURCE: LazyLock<&Source> = LazyLock::new(|| {
-    let name = std::env::var("FUZZ_SOURCE").expect("FUZZ_SOURCE names a source");
-    acquisition::source(&name).expect("a source")
-});
+use source::SOURCE;
 
 fuzz_target!(|bytes: &[u8]| {
     let now = Timestamp(1_767_322_800_000_000);

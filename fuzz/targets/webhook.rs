@@ -2,21 +2,20 @@
 //! panic. The first byte chooses the form of the body.
 #![no_main]
 
+mod source;
+
 use std::sync::LazyLock;
 
-use acquisition::{Context, Settings, Source};
+use acquisition::{Context, Settings};
 use contract::{Cursor, LogRecord, RowsBuilder, Span, WebhookRequest};
 use hmac::{Hmac, KeyInit, Mac};
 use libfuzzer_sys::fuzz_target;
 use sha2::Sha256;
 use tokio::runtime::Runtime;
 
-const SECRET: &str = "It's a Secret to Everybody";
+use source::SOURCE;
 
-static SOURCE: LazyLock<&Source> = LazyLock::new(|| {
-    let name = std::env::var("FUZZ_SOURCE").expect("FUZZ_SOURCE names a source");
-    acquisition::source(&name).expect("a source")
-});
+const SECRET: &str = "It's a Secret to Everybody";
 
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| tokio::runtime::Builder::new_current_thread().build().expect("a runtime"));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use acquisition::Context;
 use acquisition::news::{self, FeedHealth, ListedFeed, Opml};
 use anyhow::Result;
-use contract::{Error, Log, SystemClock};
+use contract::{Clock, Cursor, Error, Log, SystemClock};
 use serde_json::{Value, json};
 
 use crate::arguments::FeedAction;
@@ -16,12 +16,13 @@ use crate::output;
 use crate::settings::Settings;
 
 /// Runs one of the actions. `--json` prints `{"feeds": [{"url", "title", "page", "categories"}], "notes"}`; for `list`
-/// with `"health": {"title", "changed_at", "moved_to", "gone_since", "hub"}` of each feed that was asked before; for
-/// `export` to a file `{"file", "feeds"}`.
+/// with `"health": {"state", "title", "answered_at", "changed_at", "failure": {"since", "at", "polls", "reason"},
+/// "next_poll_at", "interval_seconds", "moved_to", "moving_to", "gone_since", "hub"}` of each feed, where `state` is `new`,
+/// `answers`, `fails` or `gone`; for `export` to a file `{"file", "feeds"}`.
 pub(crate) async fn run(settings: &Settings, data: &Path, action: FeedAction, json: bool) -> Result<ExitCode> {
     let settings = &settings.acquisition.news;
     match action {
-        FeedAction::List => list(&news::feeds(settings)?, &healths(data).await?, json)?,
+        FeedAction::List => list(&news::feeds(settings)?, &cursors(data).await?, json)?,
         FeedAction::Export { file } => {
             let list = news::feeds(settings)?;
             let opml = news::write_opml("databroker", &list.feeds);
@@ -58,19 +59,21 @@ pub(crate) async fn run(settings: &Settings, data: &Path, action: FeedAction, js
     Ok(ExitCode::SUCCESS)
 }
 
-/// How each feed does, by the name of its collector; empty where nothing was collected yet.
-async fn healths(data: &Path) -> Result<HashMap<String, FeedHealth>> {
+/// The cursors of feeds, by the name of their collector; empty where nothing was collected yet.
+async fn cursors(data: &Path) -> Result<HashMap<String, Cursor>> {
     let log = data.join("log");
     if !log.exists() {
         return Ok(HashMap::new());
     }
     let (log, _) = embedded_log::EmbeddedLog::open_read_only(&log, Arc::new(SystemClock))?;
     let cursors = log.cursors("news/feed/").await?;
-    Ok(cursors.into_iter().filter_map(|(id, cursor)| Some((id.0, FeedHealth::read(&cursor)?))).collect())
+    Ok(cursors.into_iter().map(|(id, cursor)| (id.0, cursor)).collect())
 }
 
-fn list(list: &Opml, healths: &HashMap<String, FeedHealth>, json: bool) -> Result<()> {
-    let health = |feed: &ListedFeed| healths.get(&format!("news/feed/{}", feed.url));
+fn list(list: &Opml, cursors: &HashMap<String, Cursor>, json: bool) -> Result<()> {
+    let (none, now) = (Cursor::default(), SystemClock.now());
+    let health =
+        |feed: &ListedFeed| FeedHealth::read(cursors.get(&format!("news/feed/{}", feed.url)).unwrap_or(&none), now);
     if json {
         let feeds = list.feeds.iter().map(|feed| {
             let mut value = as_json(feed);
