@@ -37,6 +37,7 @@ mod damage_test;
 mod disk;
 mod encode;
 mod frame;
+pub mod kafka;
 mod log;
 #[cfg(test)]
 mod log_test;
