@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::request::{Request, Unfit, frame};
-use super::{Kafka, fetch, list_offsets, metadata, produce, text, topics};
+use super::{Kafka, fetch, list_offsets, metadata, offsets, produce, text, topics};
 
 /// Bytes of one request: a batch at its limit, and others beside it. What speaks HTTP or TLS to this port seems to send
 /// hundreds of megabytes.
@@ -244,6 +244,52 @@ impl Connection {
             ApiKey::DescribeConfigs => {
                 let asked = request.read().map_err(Closed::Unfit)?;
                 request.answer(&topics::describe_configs(kafka, &asked, version))
+            }
+            _ => return self.answer_group(&request).await,
+        };
+        answer.map(|bytes| Some((bytes, None))).map_err(Closed::Defect)
+    }
+
+    /// What members of groups ask, and what is asked about groups.
+    async fn answer_group(&self, request: &Request) -> Result<Option<Answer>, Closed> {
+        let (kafka, version) = (&self.kafka, request.version);
+        let coordinator = &kafka.coordinator;
+        let answer = match request.api.key {
+            ApiKey::JoinGroup => {
+                let asked = request.read().map_err(Closed::Unfit)?;
+                request.answer(&coordinator.join(&self.peer, &request.client_id, asked, version).await)
+            }
+            ApiKey::SyncGroup => {
+                let asked = request.read().map_err(Closed::Unfit)?;
+                request.answer(&coordinator.sync(asked, version).await)
+            }
+            ApiKey::Heartbeat => {
+                let asked = request.read().map_err(Closed::Unfit)?;
+                request.answer(&coordinator.heartbeat(&asked))
+            }
+            ApiKey::LeaveGroup => {
+                let asked = request.read().map_err(Closed::Unfit)?;
+                request.answer(&coordinator.leave(&asked, version))
+            }
+            ApiKey::DescribeGroups => {
+                let asked = request.read().map_err(Closed::Unfit)?;
+                request.answer(&coordinator.describe(kafka, &asked, version))
+            }
+            ApiKey::ListGroups => {
+                let asked = request.read().map_err(Closed::Unfit)?;
+                request.answer(&coordinator.list(kafka, &asked, version))
+            }
+            ApiKey::OffsetCommit => {
+                let asked = request.read().map_err(Closed::Unfit)?;
+                request.answer(&offsets::commit(kafka, asked, version).await)
+            }
+            ApiKey::OffsetFetch => {
+                let asked = request.read().map_err(Closed::Unfit)?;
+                request.answer(&offsets::fetch(kafka, &asked, version))
+            }
+            ApiKey::DeleteGroups => {
+                let asked = request.read().map_err(Closed::Unfit)?;
+                request.answer(&offsets::delete_groups(kafka, &asked).await)
             }
             _ => return Err(Closed::Defect(format!("{} has no handler", request.api.name))),
         };

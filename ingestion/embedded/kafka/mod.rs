@@ -22,10 +22,13 @@
 
 mod api;
 mod connection;
+mod coordinator;
 mod fetch;
+mod group;
 mod incoming;
 mod list_offsets;
 mod metadata;
+mod offsets;
 pub(crate) mod outside;
 mod produce;
 mod producers;
@@ -46,6 +49,7 @@ use kafka_protocol::messages::TopicName;
 use kafka_protocol::protocol::StrBytes;
 use tokio::sync::{Mutex, Semaphore};
 
+use self::coordinator::Coordinator;
 pub(crate) use self::topics::Opened;
 use crate::EmbeddedLog;
 
@@ -54,7 +58,7 @@ pub use self::server::{Server, serve};
 /// Batches that are unpacked at a time, each to at most 64 MiB.
 const UNPACKING_MAX: usize = 2;
 
-/// Producers that append at the same time; those with the same number here wait for each other.
+/// Idempotent producers and groups that append at the same time; those with the same number here wait for each other.
 const TURNS: usize = 64;
 
 /// What all connections share.
@@ -62,15 +66,18 @@ pub(crate) struct Kafka {
     pub(crate) log: Arc<EmbeddedLog>,
     pub(crate) opened: Opened,
     pub(crate) unpacking: Semaphore,
+    pub(crate) coordinator: Coordinator,
     pub(crate) last_producer_id: AtomicI64,
     turns: Vec<Mutex<()>>,
 }
 
 impl Kafka {
     pub(crate) fn new(log: Arc<EmbeddedLog>, opened: Opened) -> Self {
+        let coordinator = Coordinator::new(log.clock.now());
         Self {
             log,
             opened,
+            coordinator,
             unpacking: Semaphore::new(UNPACKING_MAX),
             last_producer_id: AtomicI64::new(0),
             turns: (0..TURNS).map(|_| Mutex::default()).collect(),
@@ -83,7 +90,7 @@ impl Kafka {
         state.ends.0.iter().map(|(topic, ends)| (topic.clone(), ends.len())).collect()
     }
 
-    /// What an idempotent producer waits for before it appends to a partition.
+    /// What is held from the look at a cursor to the append of the next one.
     pub(crate) fn turn_of(&self, producer_id: i64, topic: &Topic, partition: Partition) -> &Mutex<()> {
         let mut hasher = DefaultHasher::new();
         (producer_id, topic, partition).hash(&mut hasher);

@@ -8,10 +8,12 @@ use contract::{Error, Result, metric};
 use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::Kafka;
 use super::connection::{Connection, Limits, Peer};
+use super::coordinator::TICK;
 use super::topics::Opened;
 use crate::{EmbeddedLog, Settings};
 
@@ -103,6 +105,8 @@ impl Port {
         let limits = Arc::new(Limits::new());
         let mut connections = JoinSet::new();
         metric::KAFKA_CONNECTIONS.set(&[], 0.0);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let next = async {
                 let place = Arc::clone(&free).acquire_owned().await.expect("never closed");
@@ -110,6 +114,10 @@ impl Port {
             };
             let (place, accepted) = tokio::select! {
                 () = self.stop.cancelled() => break,
+                now = tick.tick() => {
+                    self.kafka.coordinator.tick(now);
+                    continue;
+                }
                 Some(_) = connections.join_next() => {
                     metric::KAFKA_CONNECTIONS.set(&[], connections.len() as f64);
                     continue;
