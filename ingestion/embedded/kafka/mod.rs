@@ -25,6 +25,8 @@ mod connection;
 mod coordinator;
 mod fetch;
 mod group;
+#[cfg(test)]
+mod group_test;
 mod incoming;
 mod list_offsets;
 mod metadata;
@@ -38,6 +40,8 @@ mod shape;
 mod slices;
 mod topics;
 pub(crate) mod unpack;
+#[cfg(test)]
+mod wire_test;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
