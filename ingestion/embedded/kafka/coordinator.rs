@@ -25,11 +25,14 @@ use super::connection::Peer;
 use super::group::{Group, Join, Joined, Refused};
 use super::{Kafka, note_error, offsets, text};
 
-/// Groups that have members at a time.
+/// Groups that have members at a time, and members of all of them: with what each may say of itself and is assigned
+/// (64 KiB each) they take 128 MiB at the most.
 const GROUPS_MAX: usize = 1_000;
+const MEMBERS_OF_ALL_MAX: usize = 1_000;
 pub(crate) const GROUP_BYTES_MAX: usize = 255;
-/// Bytes of a client's id that go into the names of its members.
-const CLIENT_BYTES_MAX: usize = 64;
+/// Letters of a client's id that are kept.
+const CLIENT_LETTERS_MAX: usize = 64;
+const INSTANCE_BYTES_MAX: usize = 255;
 
 /// How often groups are told what time it is; sessions last seconds.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
@@ -58,9 +61,8 @@ impl Coordinator {
     }
 
     fn fresh_name(&self, client_id: &str) -> String {
-        let short: String = client_id.chars().take(CLIENT_BYTES_MAX).collect();
         let number = self.named.fetch_add(1, Ordering::Relaxed);
-        format!("{short}-{:x}-{number}", self.started)
+        format!("{client_id}-{:x}-{number}", self.started)
     }
 
     pub(crate) async fn join(
@@ -71,11 +73,11 @@ impl Coordinator {
         version: i16,
     ) -> JoinGroupResponse {
         let group_id = request.group_id.to_string();
-        let protocols = request.protocols.into_iter().map(|known| (known.name.to_string(), known.metadata)).collect();
+        let protocols = request.protocols.iter().map(|known| (known.name.to_string(), kept(&known.metadata))).collect();
         let join = Join {
             member: request.member_id.to_string(),
             instance: request.group_instance_id.map(|instance| instance.to_string()),
-            client_id: client_id.to_owned(),
+            client_id: client_id.chars().take(CLIENT_LETTERS_MAX).collect(),
             client_host: format!("/{}", peer.address.ip()),
             session_ms: request.session_timeout_ms,
             // Before version 1 there was one time for both.
@@ -100,8 +102,14 @@ impl Coordinator {
         if group_id.is_empty() || group_id.len() > GROUP_BYTES_MAX {
             return Err(ResponseError::InvalidGroupId);
         }
+        if join.instance.as_ref().is_some_and(|instance| instance.len() > INSTANCE_BYTES_MAX) {
+            return Err(ResponseError::InvalidRequest);
+        }
         let mut groups = self.groups();
-        if groups.len() >= GROUPS_MAX && !groups.contains_key(group_id) {
+        let is_new = join.member.is_empty();
+        let is_full = groups.len() >= GROUPS_MAX && !groups.contains_key(group_id)
+            || is_new && groups.values().map(Group::size).sum::<usize>() >= MEMBERS_OF_ALL_MAX;
+        if is_full {
             return Err(ResponseError::GroupMaxSizeReached);
         }
         let (reply, joined) = oneshot::channel();
@@ -111,7 +119,7 @@ impl Coordinator {
     }
 
     pub(crate) async fn sync(&self, request: SyncGroupRequest, version: i16) -> SyncGroupResponse {
-        let assignments = request.assignments.into_iter().map(|one| (one.member_id.to_string(), one.assignment));
+        let assignments = request.assignments.iter().map(|one| (one.member_id.to_string(), kept(&one.assignment)));
         let assignments: Vec<(String, Bytes)> = assignments.collect();
         let (name, instance) = (request.member_id.as_str(), request.group_instance_id.as_deref());
         let asked = {
@@ -217,6 +225,11 @@ impl Coordinator {
         let asked = asked.filter(|_| is_asked(&request.types_filter, "classic"));
         ListGroupsResponse::default().with_groups(asked.map(listed).collect())
     }
+}
+
+/// A copy: the bytes of a request are a part of its frame, which must not stay in memory with them.
+fn kept(bytes: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(bytes)
 }
 
 /// The group, if the member may speak in it.

@@ -37,6 +37,15 @@ pub(crate) async fn fetch(
     let mut changed = kafka.log.shared.changed.subscribe();
     loop {
         changed.borrow_and_update();
+        let is_over = wanted == 0 || Instant::now() >= until;
+        if !is_over && !has_something(&kafka.log.shared, &request) {
+            // Most commits are of other partitions: to see that takes no thread.
+            tokio::select! {
+                () = sleep_until(until) => {}
+                changed = changed.changed() => changed.expect("the sender lives in the log"),
+            }
+            continue;
+        }
         let place = Arc::clone(places).acquire_owned().await.expect("never closed");
         let (shared, asked) = (Arc::clone(&kafka.log.shared), Arc::clone(&request));
         let read = tokio::task::spawn_blocking(move || read(&shared, &asked)).await;
@@ -44,7 +53,7 @@ pub(crate) async fn fetch(
             tracing::error!(%panic, "a Fetch ended by a defect");
             (FetchResponse::default().with_error_code(ResponseError::UnknownServerError.code()), 0, true)
         });
-        if is_failed || bytes >= wanted || Instant::now() >= until {
+        if is_failed || bytes >= wanted || is_over {
             return (answer, Some(place));
         }
         drop((answer, place));
@@ -53,6 +62,17 @@ pub(crate) async fn fetch(
             changed = changed.changed() => changed.expect("the sender lives in the log"),
         }
     }
+}
+
+/// Whether a partition has records or an error to tell.
+fn has_something(shared: &Shared, request: &FetchRequest) -> bool {
+    let partitions = request.topics.iter().flat_map(|asked| {
+        let topic = topic_of(&asked.topic);
+        asked.partitions.iter().map(move |partition| (topic.clone(), partition))
+    });
+    partitions
+        .into_iter()
+        .any(|(topic, asked)| bounds(shared, &topic, asked.partition).is_none_or(|(_, end)| asked.fetch_offset != end))
 }
 
 /// What there is now, its bytes, and whether a partition failed.

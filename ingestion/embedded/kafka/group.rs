@@ -19,7 +19,7 @@ use tokio::time::Instant;
 const MEMBERS_MAX: usize = 256;
 
 /// Bytes of what a member says of itself, and of what it is assigned; real ones are some hundreds.
-const MEMBER_BYTES_MAX: usize = 256 << 10;
+const MEMBER_BYTES_MAX: usize = 64 << 10;
 
 /// How long the first members wait for others, so that a group that starts as one is not shared out again for each.
 const FIRST_JOIN_WAIT: Duration = Duration::from_millis(300);
@@ -116,7 +116,12 @@ pub(crate) struct Group {
 impl Group {
     /// Whether nothing is left to know of it.
     pub(crate) fn is_gone(&self) -> bool {
-        self.members.is_empty() && self.named.is_empty()
+        self.size() == 0
+    }
+
+    /// Its members, and those that have a name and have not joined yet.
+    pub(crate) fn size(&self) -> usize {
+        self.members.len() + self.named.len()
     }
 
     /// `fresh` is a name that nobody has, for a member that has none.
