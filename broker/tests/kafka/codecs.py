@@ -28,7 +28,7 @@ for idempotent in [False, True]:
         for number in range(300):
             key = [None, b"", b"\xff\x00key", f"schl\u00fcssel {number}".encode()][number % 4]
             value = [None, b"", os.urandom(2000), f"{codec} {number} ".encode() * 300][number // 4 % 4]
-            headers = [[], [("id", f"{codec}-{idempotent}-{number}"), ("id", None), ("b", b"\xfe")]][number % 2]
+            headers = [[], [("id", f"{codec}-{idempotent}-{number}".encode()), ("id", None), ("b", b"\xfe")]][number % 2]
             partition = number % 3
             sent[partition].append((key, value, headers or None))
             producer.produce("app.codecs", value, key, partition, headers=headers,

@@ -20,6 +20,8 @@
 //! memory, and the seconds that a client may read or write nothing: each has a limit, here or in the file that it
 //! concerns. What is beyond ends the connection with a line in the log.
 
+#[cfg(test)]
+mod any_bytes_test;
 mod api;
 mod connection;
 mod coordinator;

@@ -1,7 +1,7 @@
 //! Walks through a request by its shape before it is decoded.
 //!
 //! The decoder reserves memory for as many elements as a request declares. So nothing is decoded whose lengths were
-//! not followed to its very end, and whose elements were not counted.
+//! not followed to their very end, and whose elements were not counted.
 
 /// Elements of all lists of one request, and its tagged fields. A consumer of every partition that a log can have names
 /// a few thousand; decoded, an element takes about 200 bytes, so a request takes 4 MB at the most.
@@ -42,10 +42,11 @@ pub(crate) const fn between(first: i16, last: i16, field: Field) -> Item {
     Item { first, last, field }
 }
 
-/// Answers whether `bytes` are a struct of this shape, and nothing more.
+/// Answers whether `bytes` begin with a struct of this shape. What follows is not looked at, as in Kafka: librdkafka 2.16
+/// sends three bytes too many when it asks for the metadata of all topics.
 pub(crate) fn fits(bytes: &[u8], shape: &[Item], version: i16, is_flexible: bool) -> bool {
     let mut walk = Walk { left: bytes, version, is_flexible, elements_left: ELEMENTS_MAX };
-    walk.items(shape).is_some() && walk.left.is_empty()
+    walk.items(shape).is_some()
 }
 
 /// Skips tagged fields; answers what follows them.
