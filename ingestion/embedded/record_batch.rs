@@ -197,10 +197,10 @@ impl Records {
         for _ in 0..headers {
             let name = take_field(&mut rest)??;
             let value = take_field(&mut rest)?.unwrap_or_default();
-            match &name[..] {
-                b"id" => id = Some(value),
-                b"event_time" => event_time = outside::parse_time(&value),
-                b"fetched_at" => fetched_at = outside::parse_time(&value),
+            match std::str::from_utf8(&name).ok()? {
+                "id" => id = Some(value),
+                "event_time" => event_time = outside::parse_time(&value),
+                "fetched_at" => fetched_at = outside::parse_time(&value),
                 _ => {}
             }
         }

@@ -223,6 +223,8 @@ impl Group {
         }
         for member in self.members.values_mut() {
             if let Some(syncing) = member.syncing.take() {
+                // It could say nothing while it waited.
+                member.alive_until = now + member.session;
                 answer(syncing, Err(ResponseError::RebalanceInProgress));
             }
         }

@@ -10,7 +10,7 @@
 //! | codec, records, keys, values, headers | stay byte for byte |
 
 use bytes::{Bytes, BytesMut};
-use contract::Timestamp;
+use contract::{LogRecord, Timestamp};
 use kafka_protocol::ResponseError;
 
 use super::metadata::NO_TRANSACTIONS;
@@ -115,8 +115,15 @@ fn check_records(records: &Bytes, header: &[u8; HEADER_BYTES], codec: i16) -> Re
     let invalid = |what: String| (ResponseError::InvalidRecord, what);
     let mut read = record_batch::decode(&plain.freeze(), section_bytes, 0).map_err(invalid)?;
     for (expected, record) in (0..).zip(read.by_ref()) {
-        if record.map_err(invalid)?.offset != expected {
+        let LogRecord { offset, record, .. } = record.map_err(invalid)?;
+        if offset != expected {
             return Err(invalid(format!("record {expected} of the batch has another offset")));
+        }
+        let times = [record.event_time, record.fetched_at];
+        if times.iter().any(|time| Timestamp::in_calendar(time.0).is_none()) {
+            return Err(invalid(format!(
+                "a time in the headers of record {expected} lies outside the years 1 to 9999"
+            )));
         }
     }
     if !read.is_used_up() {

@@ -40,8 +40,12 @@ mod request;
 mod server;
 mod shape;
 mod slices;
+#[cfg(test)]
+mod testing;
 mod topics;
 pub(crate) mod unpack;
+#[cfg(test)]
+mod versions_test;
 #[cfg(test)]
 mod wire_test;
 

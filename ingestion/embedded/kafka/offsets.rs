@@ -255,7 +255,8 @@ pub(crate) async fn delete_groups(kafka: &Kafka, request: &DeleteGroupsRequest) 
     let mut results = Vec::with_capacity(request.groups_names.len());
     for group_id in &request.groups_names {
         let group = group_id.as_str();
-        let deleted = if kafka.coordinator.groups().contains_key(group) {
+        let has_members = kafka.coordinator.groups().get(group).is_some_and(|group| !group.is_gone());
+        let deleted = if has_members {
             Err(ResponseError::NonEmptyGroup)
         } else if is_known(kafka, group) {
             let cursors = vec![(name(group), Cursor::default())];
