@@ -30,11 +30,15 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) async fn start(folder: &Path) -> Self {
+        Self::start_with(folder, Settings::default()).await
+    }
+
+    pub(crate) async fn start_with(folder: &Path, settings: Settings) -> Self {
         let settings = Settings {
             partitions: 2,
             kafka_listen: "127.0.0.1:0".to_owned(),
             kafka_produce_topics: vec!["app".to_owned(), "new.*".to_owned()],
-            ..Settings::default()
+            ..settings
         };
         let clock = Arc::new(|| Timestamp(1_700_000_000_000_000));
         let (log, _) = EmbeddedLog::open(folder, &[SOURCE], settings, clock).unwrap();

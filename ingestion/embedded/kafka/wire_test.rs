@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::Decodable;
 use kafka_protocol::records::Compression;
 use tokio::io::AsyncWriteExt;
 
 use super::testing::{Served, TOPIC, framed, plain, produced, records};
+use crate::Settings;
 
 #[tokio::test]
 async fn a_batch_that_comes_again_is_taken_once_also_after_a_restart() {
@@ -121,6 +123,30 @@ async fn what_is_no_request_closes_its_connection_and_no_other() {
     let whole = framed(&MetadataRequest::default().with_topics(None), 9);
     let longer = frame(&[&whole[4..], b"\0\0\0"].concat());
     assert!(!served.client().await.is_closed_by(&longer).await, "librdkafka sends some bytes too many");
+}
+
+#[tokio::test]
+async fn a_topic_that_no_store_reads_goes_by_its_age_and_says_where_it_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { segment_bytes_max: 8_192, retention_bytes: 30_000, ..Settings::default() };
+    let served = Served::start_with(folder.path(), settings).await;
+    let mut client = served.client().await;
+    for _ in 0..40 {
+        assert_eq!(produced(&mut client, plain(25)).await.0, 0);
+    }
+    let partition = ListOffsetsPartition::default().with_timestamp(-2);
+    let topic = ListOffsetsTopic::default().with_name(TOPIC).with_partitions(vec![partition]);
+    let answer = client.ask(&ListOffsetsRequest::default().with_topics(vec![topic]), 7).await;
+    let start = answer.topics[0].partitions[0].offset;
+    assert!(start > 0 && start < 1_000, "it starts at {start}");
+    let fetch = |offset| {
+        let partition = FetchPartition::default().with_fetch_offset(offset).with_partition_max_bytes(1 << 20);
+        let topic = FetchTopic::default().with_topic(TOPIC).with_partitions(vec![partition]);
+        FetchRequest::default().with_max_bytes(1 << 20).with_topics(vec![topic])
+    };
+    let [before, from] = [client.ask(&fetch(start - 1), 12).await, client.ask(&fetch(start), 12).await];
+    assert_eq!(before.responses[0].partitions[0].error_code, 1, "what retention removed is out of range");
+    assert_eq!(from.responses[0].partitions[0].records.clone().unwrap().get_i64(), start);
 }
 
 #[tokio::test]
