@@ -21,6 +21,10 @@ use super::{Kafka, fetch, list_offsets, metadata, offsets, produce, text, topics
 /// hundreds of megabytes.
 const REQUEST_BYTES_MAX: usize = 32 << 20;
 
+/// Bytes of a request that carries no records: it may wait for minutes, as Fetch and JoinGroup do, and its bytes with it.
+/// One with as many elements as a request may have is smaller.
+const SMALL_REQUEST_BYTES_MAX: usize = 1 << 20;
+
 /// Bytes of all requests in memory at a time.
 const REQUESTS_BYTES_MAX: usize = 96 << 20;
 
@@ -160,6 +164,9 @@ impl Connection {
             let units = self.units_for(bytes).await?;
             let frame = self.read_frame(bytes).await?;
             match Request::parse(&frame) {
+                Ok(request) if request.api.key != ApiKey::Produce && bytes > SMALL_REQUEST_BYTES_MAX => {
+                    return Err(Closed::Length(length));
+                }
                 Ok(request) => return Ok(Some((request, units))),
                 Err(Unfit::Version { api: "ApiVersions", correlation, .. }) => self.tell_versions(correlation).await?,
                 Err(unfit) => return Err(Closed::Unfit(unfit)),

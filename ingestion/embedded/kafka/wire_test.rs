@@ -113,6 +113,8 @@ async fn what_is_no_request_closes_its_connection_and_no_other() {
         with(3, 9, b"\0\x01\0\0\0\x01\x01\xff\xff\xff\xff\x0f"),
         with(23, 0, &[&30_000_i32.to_be_bytes()[..], &[0; 60_000]].concat()),
         with(15, 5, &[&b"\0\xff\xff\x03"[..], &[1; 65_600]].concat()),
+        // Nothing but records needs as much.
+        with(3, 1, &[&(-1_i32).to_be_bytes()[..], &vec![0; 2 << 20]].concat()),
         // Text that is none.
         with(3, 1, b"\0\0\0\x01\0\x02\xff\xfe"),
     ];
