@@ -13,10 +13,9 @@ const SNAPPY: i16 = 2;
 const LZ4: i16 = 3;
 const ZSTD: i16 = 4;
 
-/// How Java's clients begin a stream of snappy blocks; librdkafka's send one block without it.
-const SNAPPY_STREAM: &[u8] = b"\x82SNAPPY\0";
-/// The magic bytes and two version numbers.
-const SNAPPY_STREAM_HEAD_BYTES: usize = 16;
+/// How Java's clients begin a stream of snappy blocks, with its version and the oldest that can read it; librdkafka's
+/// send one block without it. Other versions are not known to anybody, so they are no stream.
+const SNAPPY_STREAM: &[u8] = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 
 /// The largest window of zstd, as a power of two, that is reserved for a client: what level 19 uses.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
@@ -51,7 +50,7 @@ fn unpack_snappy(packed: &[u8], bytes_max: usize) -> Result<Bytes> {
         return Ok(out.into());
     }
     let cut = || Error::other("a stream of snappy blocks is cut");
-    let mut left = packed.get(SNAPPY_STREAM_HEAD_BYTES..).ok_or_else(cut)?;
+    let mut left = &packed[SNAPPY_STREAM.len()..];
     while !left.is_empty() {
         let (length, rest) = left.split_first_chunk().ok_or_else(cut)?;
         let (block, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or_else(cut)?;
