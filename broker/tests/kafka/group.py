@@ -4,7 +4,7 @@ import collections, json, os, subprocess, sys, threading, time
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-TOPIC, GROUP, COUNT = "app.group", "readers/\u00e4", 3000
+TOPIC, GROUP, COUNT = f"app.{sys.argv[3]}", "readers/\u00e4", 3000
 
 
 def member(server, strategy):
