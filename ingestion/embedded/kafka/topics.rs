@@ -31,7 +31,8 @@ impl Opened {
     pub(crate) fn check_setting(setting: &[String]) -> contract::Result<()> {
         let wrong = setting.iter().find(|text| {
             let name = text.strip_suffix('*').unwrap_or(text);
-            !(name.is_empty() && text.as_str() == "*") && !is_name(name) || name.starts_with(OWN_PREFIX)
+            let is_usable = is_name(name) || text.as_str() == "*";
+            !is_usable || name.starts_with(OWN_PREFIX)
         });
         match wrong {
             None => Ok(()),
