@@ -55,6 +55,10 @@ metrics! {
     LOG_BYTES = "databroker_log_bytes", Gauge, [], "Bytes of the log on disk.";
     LOG_FULL = "databroker_log_full", Gauge, [], "1 while the log takes nothing because its disk cap is reached.";
     LOG_DAMAGED_FRAMES = "databroker_log_damaged_frames_total", Counter, [], "Frames of the log found damaged and put into quarantine.";
+    KAFKA_CONNECTIONS = "databroker_kafka_connections", Gauge, [], "Connections of Kafka's clients to the embedded log.";
+    KAFKA_CLOSED = "databroker_kafka_connections_closed_total", Counter, ["reason"], "Connections of Kafka's clients that ended otherwise than by the client, by reason.";
+    KAFKA_REQUESTS = "databroker_kafka_requests_total", Counter, ["api"], "Requests of Kafka's clients, by API.";
+    KAFKA_ERRORS = "databroker_kafka_errors_total", Counter, ["api", "error"], "Errors that Kafka's clients were told, by API and Kafka's name of the error.";
     PROCESSED_RECORDS = "databroker_processed_records_total", Counter, ["source"], "Records read from the log.";
     PROCESSED_ROWS = "databroker_processed_rows_total", Counter, ["source"], "Records that became rows.";
     DUPLICATES = "databroker_duplicate_records_total", Counter, ["source"], "Records whose id stands at a lower offset.";

@@ -1,5 +1,6 @@
 //! The process that owns a data directory, found by a file in it, and asked over HTTP.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +16,8 @@ struct Note {
     pid: u32,
     http: String,
     elasticsearch: String,
+    /// Host and port of Kafka's protocol, if it is answered.
+    kafka: Option<String>,
 }
 
 /// Removes the note when the process ends in good order; after a kill the note is stale and answers nobody.
@@ -32,12 +35,13 @@ fn note_path(data: &Path) -> PathBuf {
 }
 
 /// Says where this process answers.
-pub(crate) fn announce(data: &Path, server: &serving::Server) -> Result<Announced> {
+pub(crate) fn announce(data: &Path, server: &serving::Server, kafka: Option<SocketAddr>) -> Result<Announced> {
     let path = note_path(data);
     let note = Note {
         pid: std::process::id(),
         http: format!("http://{}", server.http),
         elasticsearch: format!("http://{}", server.elasticsearch),
+        kafka: kafka.map(|address| address.to_string()),
     };
     let unfinished = path.with_extension("tmp");
     std::fs::write(&unfinished, serde_json::to_vec(&note)?)?;

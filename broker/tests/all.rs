@@ -6,6 +6,7 @@ mod crash_up;
 mod foreign;
 mod health;
 mod interrupt;
+mod kafka_clients;
 mod story;
 mod support;
 mod tidy;

@@ -8,9 +8,13 @@ use serde_json::{Value, json};
 use crate::support::{Place, events, gzip_lines};
 
 /// The Python that `./test` sets up; a missing one is a failure, not a skip.
+pub(crate) fn python_of_tests() -> String {
+    std::env::var("DATABROKER_TEST_PYTHON")
+        .expect("`DATABROKER_TEST_PYTHON` is set by `./test`, which sets Python up: run that")
+}
+
 fn python(script: &str, arguments: &[&str]) -> String {
-    let python = std::env::var("DATABROKER_TEST_PYTHON")
-        .expect("`DATABROKER_TEST_PYTHON` is set by `./test`, which sets Python up: run that");
+    let python = python_of_tests();
     // Threads of these libraries at times bring the interpreter down while it ends; what it said stands.
     let script = format!("{script}\nimport os, sys; sys.stdout.flush(); os._exit(0)");
     let output = Command::new(python).args(["-c", &script]).args(arguments).output().expect("Python starts");

@@ -20,6 +20,7 @@ impl Place {
             ("DATABROKER_HOT_RETENTION_DAYS", "0".to_owned()),
             ("DATABROKER_SERVING_ELASTICSEARCH_LISTEN", "127.0.0.1:0".to_owned()),
             ("DATABROKER_SERVING_HTTP_LISTEN", "127.0.0.1:0".to_owned()),
+            ("DATABROKER_LOG_KAFKA_LISTEN", "127.0.0.1:0".to_owned()),
             // Nothing beyond this machine is asked.
             ("DATABROKER_ARXIV_OAI_SETS", "[]".to_owned()),
             ("DATABROKER_GITHUB_FEEDS", "[]".to_owned()),
@@ -110,7 +111,7 @@ impl Place {
             .stderr(log)
             .spawn()
             .expect("databroker starts");
-        Up { child, http: String::new(), elasticsearch: String::new() }
+        Up { child, http: String::new(), elasticsearch: String::new(), kafka: String::new() }
     }
 
     /// Starts `up` and waits until it is ready.
@@ -139,6 +140,7 @@ pub(crate) struct Up {
     pub(crate) child: Child,
     pub(crate) http: String,
     pub(crate) elasticsearch: String,
+    pub(crate) kafka: String,
 }
 
 impl Up {
@@ -149,6 +151,7 @@ impl Up {
         let Some(note) = note.filter(|note| note["pid"] == json!(self.child.id())) else { return false };
         self.http = note["http"].as_str().expect("an address").to_owned();
         self.elasticsearch = note["elasticsearch"].as_str().expect("an address").to_owned();
+        self.kafka = note["kafka"].as_str().expect("an address").to_owned();
         http("GET", &format!("{}/health/ready", self.http), "").0 == 200
     }
 

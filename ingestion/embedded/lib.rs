@@ -14,7 +14,7 @@
 //!     head 44 bytes                  magic, CRC32C of the head, sizes, number, "all below N was durable", time, flags
 //!     next offset of every partition before this frame     what damage took is known exactly
 //!     batches: topic, partition, records, sizes, Kafka's CRC32C     so the head's checksum covers all
-//!     cursors: collector, cursor
+//!     cursors: collector, cursor; also of Kafka's producers and groups
 //!     the batches: Kafka RecordBatch v2, none | lz4 | zstd
 //! journal/00000000000000000000.index written when its segment is closed: extents and the sparse index, CRC32C
 //! quarantine/SEGMENT-byte-N.damaged  a copy of what was found damaged, with a .txt beside it that says why
@@ -27,7 +27,7 @@
 //! `log` (the trait) → `encode`, `record_batch`, `codec` (off the commit path) → `writer` (one thread: offsets, frame,
 //! fdatasync, segments, retention) → `shared` (what is durable) → `read`, `walk` (out again). `recovery`, `survey`,
 //! `quarantine` and `check` deal with damage; `frame`, `segment` and `wire` are the formats; `disk` is what is asked
-//! of a disk.
+//! of a disk. [`kafka`] answers Kafka's protocol from all of it.
 #![forbid(unsafe_code)]
 
 mod check;
@@ -37,6 +37,7 @@ mod damage_test;
 mod disk;
 mod encode;
 mod frame;
+pub mod kafka;
 mod log;
 #[cfg(test)]
 mod log_test;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use contract::{
     Appended, Batch, Clock, CollectorId, Cursor, Error, Extent, Harvest, Log, Partition, Positions, Result, SourceId,
-    Topic, metric,
+    Timestamp, Topic, metric,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,11 +20,12 @@ use crate::disk::{Disk, DiskFile, RealDisk};
 use crate::encode::{INLINE_BYTES_MAX, Part, encode, encoding_threads, split};
 use crate::frame::{Ends, Head};
 use crate::read::{check_asked, has_more, read};
+use crate::record_batch::EncodedBatch;
 use crate::recovery::{Folders, Opened, Recovery, recover};
 use crate::segment;
 use crate::settings::Settings;
 use crate::shared::{Shared, State};
-use crate::writer::{Append, Job, Writer, create_segment};
+use crate::writer::{Append, Cursors, Job, Writer, create_segment};
 
 /// Jobs that wait for the writer. Each appender has one at the most, and there are few appenders; each job holds
 /// an encoded harvest.
@@ -32,9 +33,9 @@ const QUEUED_JOBS_MAX: usize = 16;
 
 /// The durable log in one folder. Dropping it waits for the writes under way and gives the folder free.
 pub struct EmbeddedLog {
-    shared: Arc<Shared>,
-    settings: Settings,
-    clock: Arc<dyn Clock>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) settings: Settings,
+    pub(crate) clock: Arc<dyn Clock>,
     /// None when opened to read only.
     writing: Option<Writing>,
 }
@@ -98,12 +99,15 @@ impl EmbeddedLog {
         disk.create_folder(&folders.journal).map_err(failed)?;
         disk.sync_folder(folder).map_err(failed)?;
         let mut opened = recover(&*disk, &folders, settings.index_interval_bytes, true)?;
-        add_topics(&mut opened.ends, sources, settings.partitions)?;
+        let topics: Vec<Topic> =
+            sources.iter().map(|&source| Topic::raw(source)).chain(settings.named_topics()).collect();
+        add_topics(&mut opened.ends, &topics, settings.partitions)?;
         let mut recovery = std::mem::take(&mut opened.recovery);
         recovery.segments = recovery.segments.max(1);
         let (state, file) = begin(&*disk, &folders, opened, &settings, &*clock).map_err(failed)?;
         let shared = Arc::new(Shared::new(disk, folders, true, state));
-        let writer = Writer::new(Arc::clone(&shared), settings.clone(), Arc::clone(&clock), file);
+        let mut writer = Writer::new(Arc::clone(&shared), settings.clone(), Arc::clone(&clock), file);
+        writer.set_stored(|topic| *topic == Topic::coverage() || sources.iter().any(|id| *topic == Topic::raw(*id)));
         let (jobs, waiting) = mpsc::channel(QUEUED_JOBS_MAX);
         let thread = std::thread::Builder::new().name("log-writer".to_owned());
         let thread = thread.spawn(move || writer.run(waiting)).map_err(failed)?;
@@ -118,6 +122,22 @@ impl EmbeddedLog {
     pub async fn check(&self) -> Result<Check> {
         let shared = Arc::clone(&self.shared);
         blocking("check the log", move || check_all(&shared)).await
+    }
+
+    /// Appends batches, one at the most per partition, and what is noted with them, in one frame.
+    pub(crate) async fn append_encoded(
+        &self,
+        batches: Vec<(Topic, Partition, EncodedBatch)>,
+        cursors: Cursors,
+        appended_at: Timestamp,
+    ) -> Result<Appended> {
+        self.ask("append to the log", |reply| Job::Append(Append { batches, cursors, appended_at, reply })).await
+    }
+
+    /// Adds a topic that no source has, with its partitions empty.
+    pub(crate) async fn create_topic(&self, topic: &Topic, partitions: Partition) -> Result<()> {
+        let topic = topic.clone();
+        self.ask("create a topic", |reply| Job::CreateTopic { topic, partitions, reply }).await
     }
 
     async fn ask<T>(&self, doing: &str, job: impl FnOnce(oneshot::Sender<Result<T>>) -> Job) -> Result<T> {
@@ -167,7 +187,7 @@ impl Log for EmbeddedLog {
         let compression = self.settings.compression;
         let job = move |reply| {
             let batches = encode(parts, appended_at, compression);
-            Job::Append(Append { batches, cursor, appended_at, reply })
+            Job::Append(Append { batches, cursors: Box::new(|_| vec![cursor]), appended_at, reply })
         };
         let appended = match is_small {
             true => self.ask("append to the log", job).await,
@@ -248,10 +268,9 @@ fn folders(folder: &Path) -> Folders {
     Folders { journal: folder.join("journal"), quarantine: folder.join("quarantine") }
 }
 
-/// Names the topics of `sources` where they are new, and gives them the partitions they lack.
-fn add_topics(ends: &mut Ends, sources: &[SourceId], partitions: Partition) -> Result<()> {
-    for &source in sources {
-        let topic = Topic::raw(source);
+/// Names the topics where they are new, and gives them the partitions they lack.
+fn add_topics(ends: &mut Ends, topics: &[Topic], partitions: Partition) -> Result<()> {
+    for topic in topics {
         let nexts = ends.0.entry(topic.clone()).or_default();
         if nexts.len() > partitions as usize {
             return Err(Error::change(format!(

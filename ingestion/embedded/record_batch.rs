@@ -5,9 +5,10 @@
 //! (decimal microseconds since 1970) and `content_type` say the rest, so that any Kafka client finds all of it.
 
 use bytes::Bytes;
-use contract::{LogRecord, Offset, Partition, RawRecord, RecordId, Timestamp};
+use contract::{LogRecord, Offset, Partition, RawRecord, Timestamp};
 
 use crate::codec::{self, Compression, Encoder};
+use crate::kafka::{outside, unpack};
 
 const HEADER_BYTES: usize = 61;
 const MAGIC: u8 = 2;
@@ -133,6 +134,8 @@ pub(crate) fn check(batch: &[u8], base_offset: Offset, crc: u32) -> Result<(), S
 pub(crate) struct Records {
     partition: Partition,
     base_offset: Offset,
+    /// When its producer made the record from which the others count.
+    first_milliseconds: i64,
     appended_at: Timestamp,
     left: u32,
     section: Bytes,
@@ -145,14 +148,18 @@ pub(crate) fn decode(batch: &Bytes, section_bytes: usize, partition: Partition) 
     let (Some(base_offset), Some(milliseconds), Some(count)) = (long(0), long(35), number(57)) else {
         return Err("the batch ends within its header".to_owned());
     };
+    let first_milliseconds = long(27).unwrap_or(milliseconds);
     let attributes = i16::from_be_bytes([batch[21], batch[22]]);
     let code = attributes & CODEC_MASK;
-    let compression = Compression::of_code(code).ok_or_else(|| format!("codec {code} is not known"))?;
-    let section = codec::decompress(compression, batch.slice(HEADER_BYTES..), section_bytes)
-        .map_err(|error| format!("the records cannot be unpacked: {error}"))?;
+    let packed = batch.slice(HEADER_BYTES..);
+    let unpacked = match Compression::of_code(code) {
+        Some(compression) => codec::decompress(compression, packed, section_bytes),
+        None => unpack::unpack(code, &packed, section_bytes),
+    };
+    let section = unpacked.map_err(|error| format!("the records cannot be unpacked: {error}"))?;
     let left = u32::try_from(count).map_err(|_| format!("the batch says it holds {count} records"))?;
     let appended_at = Timestamp(milliseconds.saturating_mul(1_000));
-    Ok(Records { partition, base_offset, appended_at, left, section })
+    Ok(Records { partition, base_offset, first_milliseconds, appended_at, left, section })
 }
 
 impl Iterator for Records {
@@ -172,36 +179,40 @@ impl Iterator for Records {
 }
 
 impl Records {
+    /// Whether all was read, and nothing stands behind the last record.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.left == 0 && self.section.is_empty()
+    }
+
     fn take_record(&mut self) -> Option<LogRecord> {
         let length = usize::try_from(take_varint(&mut self.section)?).ok()?;
         let mut rest = take(&mut self.section, length)?;
         let _attributes = take(&mut rest, 1)?;
-        let _timestamp_delta = take_varint(&mut rest)?;
+        let produced_ms = self.first_milliseconds.saturating_add(take_varint(&mut rest)?);
         let offset = self.base_offset.checked_add(take_varint(&mut rest)?)?;
         let key = take_field(&mut rest)?;
         let body = take_field(&mut rest)?.unwrap_or_default();
-        let mut record = RawRecord {
-            id: RecordId::from_utf8(key.unwrap_or_default())?,
-            event_time: self.appended_at,
-            fetched_at: self.appended_at,
-            body,
-        };
-        for _ in 0..take_varint(&mut rest)? {
+        let (mut id, mut event_time, mut fetched_at) = (None, None, None);
+        let headers = u32::try_from(take_varint(&mut rest)?).ok()?;
+        for _ in 0..headers {
             let name = take_field(&mut rest)??;
             let value = take_field(&mut rest)?.unwrap_or_default();
-            match &name[..] {
-                b"id" => record.id = RecordId::from_utf8(value)?,
-                b"event_time" => record.event_time = parse_time(&value)?,
-                b"fetched_at" => record.fetched_at = parse_time(&value)?,
+            match std::str::from_utf8(&name).ok()? {
+                "id" => id = Some(value),
+                "event_time" => event_time = outside::parse_time(&value),
+                "fetched_at" => fetched_at = outside::parse_time(&value),
                 _ => {}
             }
         }
-        Some(LogRecord { partition: self.partition, offset, appended_at: self.appended_at, record })
+        let record = RawRecord {
+            id: outside::id(id, key, &body),
+            event_time: outside::event_time(event_time, produced_ms, self.appended_at),
+            fetched_at: fetched_at.unwrap_or(self.appended_at),
+            body,
+        };
+        let is_whole = rest.is_empty();
+        is_whole.then_some(LogRecord { partition: self.partition, offset, appended_at: self.appended_at, record })
     }
-}
-
-fn parse_time(decimal: &[u8]) -> Option<Timestamp> {
-    std::str::from_utf8(decimal).ok()?.parse().ok().map(Timestamp)
 }
 
 fn take(from: &mut Bytes, count: usize) -> Option<Bytes> {
@@ -222,6 +233,10 @@ fn take_varint(from: &mut Bytes) -> Option<i64> {
     for (place, &byte) in from.iter().take(10).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * place);
         if byte < 0x80 {
+            // Longer than needed: other readers of the log refuse it.
+            if byte == 0 && place > 0 {
+                return None;
+            }
             bytes::Buf::advance(from, place + 1);
             return Some((value >> 1) as i64 ^ -((value & 1) as i64));
         }

@@ -217,6 +217,8 @@ impl Opening<'_> {
             cursors.extend(later);
         }
         self.opened.ends = ends.expect("a frame says where partitions stand");
+        // An empty cursor says that it was removed.
+        cursors.retain(|_, cursor| !cursor.0.is_empty());
         self.opened.cursors = cursors;
         self.opened.segments.push(Arc::new(known));
         Ok(true)

@@ -1,11 +1,13 @@
 //! The settings of the embedded log, section `[log]`.
 
-use contract::{Error, Partition, Result};
+use contract::{Error, Partition, Result, Topic};
 use serde::{Deserialize, Serialize};
 
 pub use crate::codec::Compression;
+use crate::kafka::Opened;
 
 const PARTITIONS_MAX: Partition = 1_024;
+const CONNECTIONS_MAX: usize = 65_536;
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 4_096..=1 << 30;
 
 /// Section `[log]`.
@@ -33,6 +35,20 @@ pub struct Settings {
     /// `segment_bytes_max`. Before that, segments that every store has committed go early. Keeps a store
     /// that stands still from filling the disk.
     pub disk_bytes_max: u64,
+    /// Address and port at which the log answers Kafka's protocol; port 0 takes a free one, empty is off. The default is
+    /// Kafka's own port, on loopback: nobody is asked who they are.
+    pub kafka_listen: String,
+    /// Host and port that Kafka's clients are told to come to; empty is the address at which they came. Needed behind
+    /// a proxy or a container's port.
+    pub kafka_advertise: String,
+    /// Whether `kafka_listen` may be an address that other hosts reach.
+    pub kafka_allow_other_hosts: bool,
+    /// Topics that Kafka's clients may produce to: names, or beginnings with a `*` behind. A name that is no source's topic
+    /// is created at the start, and what a beginning matches when a client asks for it. No source's topic is open by
+    /// default: what collectors bring is known to be what the source said.
+    pub kafka_produce_topics: Vec<String>,
+    /// Connections of Kafka's clients at a time, 1 to 65536; one more waits. A client has two or three.
+    pub kafka_connections_max: usize,
 }
 
 impl Default for Settings {
@@ -45,11 +61,21 @@ impl Default for Settings {
             retention_hours: 168,
             retention_bytes: 10 << 30,
             disk_bytes_max: 20 << 30,
+            kafka_listen: "127.0.0.1:9092".to_owned(),
+            kafka_advertise: String::new(),
+            kafka_allow_other_hosts: false,
+            kafka_produce_topics: Vec::new(),
+            kafka_connections_max: 256,
         }
     }
 }
 
 impl Settings {
+    /// The topics that `kafka_produce_topics` names in full.
+    pub(crate) fn named_topics(&self) -> impl Iterator<Item = Topic> {
+        self.kafka_produce_topics.iter().filter(|text| !text.ends_with('*')).map(|name| Topic(name.clone()))
+    }
+
     pub(crate) fn checked(self) -> Result<Self> {
         let refuse = |text: String| Err(Error::change(format!("open the log with {text}")));
         if !(1..=PARTITIONS_MAX).contains(&self.partitions) {
@@ -59,6 +85,10 @@ impl Settings {
             let (least, most) = SEGMENT_BYTES.into_inner();
             return refuse(format!("`log.segment_bytes_max = {}` ({least} to {most})", self.segment_bytes_max));
         }
+        if !(1..=CONNECTIONS_MAX).contains(&self.kafka_connections_max) {
+            let connections = self.kafka_connections_max;
+            return refuse(format!("`log.kafka_connections_max = {connections}` (1 to {CONNECTIONS_MAX})"));
+        }
         if self.disk_bytes_max < 2 * self.segment_bytes_max {
             let least = 2 * self.segment_bytes_max;
             return refuse(format!(
@@ -66,6 +96,7 @@ impl Settings {
                 self.disk_bytes_max
             ));
         }
+        Opened::check_setting(&self.kafka_produce_topics)?;
         Ok(self)
     }
 }
@@ -80,6 +111,7 @@ mod tests {
         let broken = [
             Settings { partitions: 0, ..Settings::default() },
             Settings { segment_bytes_max: 1, ..Settings::default() },
+            Settings { kafka_connections_max: 0, ..Settings::default() },
             Settings { disk_bytes_max: 100 << 20, ..Settings::default() },
         ];
         let texts: Vec<String> = broken.map(|settings| settings.checked().unwrap_err().to_string()).into();
@@ -88,6 +120,7 @@ mod tests {
             [
                 "failed to open the log with `log.partitions = 0` (1 to 1024)",
                 "failed to open the log with `log.segment_bytes_max = 1` (4096 to 1073741824)",
+                "failed to open the log with `log.kafka_connections_max = 0` (1 to 65536)",
                 "failed to open the log with `log.disk_bytes_max = 104857600` (at least twice `log.segment_bytes_max`: 134217728)",
             ]
         );

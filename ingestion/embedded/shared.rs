@@ -82,6 +82,17 @@ impl Shared {
 }
 
 impl State {
+    /// Takes note of cursors; an empty one, where its collector has not begun, takes no place.
+    pub(crate) fn take_cursors(&mut self, cursors: Vec<(CollectorId, Cursor)>) {
+        for (collector, cursor) in cursors {
+            if cursor.0.is_empty() {
+                self.cursors.remove(&collector);
+            } else {
+                self.cursors.insert(collector, cursor);
+            }
+        }
+    }
+
     /// All segments, ascending.
     pub(crate) fn segments(&self) -> impl Iterator<Item = &Segment> {
         self.sealed.iter().map(Arc::as_ref).chain([&self.active])

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contract::{
-    Appended, Clock, CollectorId, Cursor, Error, OffsetRange, Partition, Positions, Remedy, Result, Timestamp, Topic,
-    metric,
+    Appended, Clock, CollectorId, Cursor, Error, Offset, OffsetRange, Partition, Positions, Remedy, Result, Timestamp,
+    Topic, metric,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,13 +27,18 @@ pub(crate) enum Job {
     Append(Append),
     BeginAfter { topic: Topic, committed: Positions, reply: oneshot::Sender<Result<()>> },
     Release { topic: Topic, positions: Positions, reply: oneshot::Sender<Result<()>> },
+    CreateTopic { topic: Topic, partitions: Partition, reply: oneshot::Sender<Result<()>> },
 }
+
+/// Says what an append notes, given where its batches stand.
+pub(crate) type Cursors = Box<dyn FnOnce(&[Batch]) -> Vec<(CollectorId, Cursor)> + Send>;
 
 /// An encoded harvest.
 pub(crate) struct Append {
     /// One at the most per partition.
     pub(crate) batches: Vec<(Topic, Partition, EncodedBatch)>,
-    pub(crate) cursor: (CollectorId, Cursor),
+    /// What is noted in the same frame, once the offsets are known.
+    pub(crate) cursors: Cursors,
     pub(crate) appended_at: Timestamp,
     pub(crate) reply: oneshot::Sender<Result<Appended>>,
 }
@@ -79,6 +84,12 @@ impl Writer {
         Self { shared, settings, clock, file, next_sequence, ends, released, is_unproven: false, is_full: false }
     }
 
+    /// Says which topics the stores read. What others hold goes by its age alone.
+    pub(crate) fn set_stored(&mut self, is_stored: impl Fn(&Topic) -> bool) {
+        let others = self.released.0.iter_mut().filter(|(topic, _)| !is_stored(topic));
+        others.flat_map(|(_, nexts)| nexts).for_each(|next| *next = Offset::MAX);
+    }
+
     /// Works until no sender is left.
     pub(crate) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         self.tell_bytes();
@@ -94,6 +105,7 @@ impl Writer {
                     let answer = self.release(&topic, &positions);
                     send(reply, answer);
                 }
+                Job::CreateTopic { topic, partitions, reply } => self.create_topic(topic, partitions, reply),
                 Job::Append(first) => {
                     let mut bytes = first.bytes();
                     let mut group = vec![first];
@@ -115,6 +127,20 @@ impl Writer {
             }
         }
         self.close();
+    }
+
+    /// Every frame names all topics, so an empty one is enough to keep a new topic.
+    fn create_topic(&mut self, topic: Topic, partitions: Partition, reply: oneshot::Sender<Result<()>>) {
+        self.ends.0.entry(topic.clone()).or_insert_with(|| vec![0; partitions as usize]);
+        self.released.0.insert(topic, vec![Offset::MAX; partitions as usize]);
+        let (written, answer) = oneshot::channel();
+        let appended_at = self.clock.now();
+        self.append(
+            vec![Append { batches: Vec::new(), cursors: Box::new(|_| Vec::new()), appended_at, reply: written }],
+            0,
+        );
+        let answer = answer.blocking_recv().expect("every append is answered");
+        send(reply, answer.map(|_| ()));
     }
 
     fn append(&mut self, group: Vec<Append>, bytes: u64) {
@@ -172,7 +198,7 @@ impl Writer {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         let appended_at = append.appended_at;
-        let cursors = vec![append.cursor];
+        let cursors = (append.cursors)(&batches);
         let head = Head { sequence, durable_below, appended_at, is_snapshot: false, before, batches, cursors };
         Placed { head_bytes: head.to_bytes(), head, batches: encoded, reply: append.reply }
     }
@@ -190,7 +216,7 @@ impl Writer {
                 let ranges = ranges
                     .map(|batch| OffsetRange { partition: batch.partition, from: batch.base_offset, to: batch.end() })
                     .collect();
-                state.cursors.extend(head.cursors);
+                state.take_cursors(head.cursors);
                 answers.push((reply, Appended { ranges, bytes }));
             }
             state.ends.clone_from(&self.ends);

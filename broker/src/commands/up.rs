@@ -49,9 +49,13 @@ pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Resul
     let Collectors { polled, webhooks } = collectors(&broker, sample)?;
     let services = services(&broker, control, webhooks, metrics, &health);
     let server = serving::serve(&settings.serving, services, stop.clone().cancelled_owned()).await?;
-    let _announced = running::announce(data, &server)?;
+    let kafka = embedded_log::kafka::serve(broker.log.clone(), stop.clone()).await?;
+    let _announced = running::announce(data, &server, kafka.as_ref().map(|kafka| kafka.address))?;
     let mut collectors = start_collectors(&broker, polled, &stop);
     greet(&broker, &server, sample);
+    if let Some(kafka) = &kafka {
+        info!(kafka = %kafka.address, "the log answers Kafka's protocol: kcat -b {} -L", kafka.address);
+    }
     health.set("pipelines", State::Ready);
 
     let failed = tokio::select! {
@@ -72,6 +76,9 @@ pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Resul
     drain.cancel();
     work.drained().await?;
     server.ended().await;
+    if let Some(kafka) = kafka {
+        kafka.ended().await;
+    }
     info!("ended in good order");
     Ok(ExitCode::SUCCESS)
 }
