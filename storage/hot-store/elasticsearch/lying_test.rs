@@ -1,0 +1,1 @@
+//! An Elasticsearch that lies.
