@@ -37,7 +37,7 @@ pub(crate) fn announce(data: &Path, server: &serving::Server) -> Result<Announce
     let note = Note {
         pid: std::process::id(),
         http: format!("http://{}", server.http),
-        elasticsearch: format!("http://{}", server.elasticsearch),
+        elasticsearch: server.elasticsearch.map(|address| format!("http://{address}")).unwrap_or_default(),
     };
     let unfinished = path.with_extension("tmp");
     std::fs::write(&unfinished, serde_json::to_vec(&note)?)?;

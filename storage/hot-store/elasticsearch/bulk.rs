@@ -18,7 +18,7 @@ use super::pace::Pace;
 const ROUNDS_MAX: u32 = 6;
 
 /// The pause after the first of them; each further one is twice as long.
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_FIRST: Duration = Duration::from_millis(if cfg!(test) { 2 } else { 100 });
 
 /// What is answered with 400 and lies in the document, so that it is so forever. Other errors of an item may pass: an
 /// index that is closed, shards that are too many.
@@ -65,8 +65,9 @@ enum Outcome {
 pub(super) async fn send(client: &Client, pace: &mut Pace, source: SourceId, items: Vec<Item>) -> Result<Vec<Refused>> {
     let mut waiting: VecDeque<Item> = items.into();
     let (mut refused, mut rounds, mut pause) = (Vec::new(), 0, PAUSE_FIRST);
+    let mut items_max = usize::MAX;
     while !waiting.is_empty() {
-        let portion = take_portion(&mut waiting, pace.bytes());
+        let portion = take_portion(&mut waiting, pace.bytes(), items_max);
         let sent: usize = portion.iter().map(|item| item.lines.len()).sum();
         let started = Instant::now();
         let (done, reason) = match request(client, &portion).await? {
@@ -82,8 +83,11 @@ pub(super) async fn send(client: &Client, pace: &mut Pace, source: SourceId, ite
                 (1, None)
             }
             // The one that is wrong, or too large, is found by halves.
-            Outcome::TooLarge(_) | Outcome::Wrong(_) => {
-                pace.too_large(sent);
+            outcome @ (Outcome::TooLarge(_) | Outcome::Wrong(_)) => {
+                if matches!(outcome, Outcome::TooLarge(_)) {
+                    pace.too_large(sent);
+                }
+                items_max = portion.len() / 2;
                 put_back(&mut waiting, portion);
                 continue;
             }
@@ -93,7 +97,7 @@ pub(super) async fn send(client: &Client, pace: &mut Pace, source: SourceId, ite
             }
         };
         let Some(reason) = reason else {
-            (rounds, pause) = (0, PAUSE_FIRST);
+            (rounds, pause, items_max) = (0, PAUSE_FIRST, items_max.saturating_mul(2));
             continue;
         };
         pace.shrink();
@@ -118,12 +122,12 @@ pub(super) async fn send_all(client: &Client, pace: &mut Pace, source: SourceId,
     }
 }
 
-fn take_portion(waiting: &mut VecDeque<Item>, bytes_max: usize) -> Vec<Item> {
+fn take_portion(waiting: &mut VecDeque<Item>, bytes_max: usize, items_max: usize) -> Vec<Item> {
     let mut bytes = 0;
     let mut portion = Vec::new();
     while let Some(item) = waiting.front() {
         bytes += item.lines.len();
-        if bytes > bytes_max && !portion.is_empty() {
+        if !portion.is_empty() && (bytes > bytes_max || portion.len() == items_max) {
             break;
         }
         portion.extend(waiting.pop_front());

@@ -23,6 +23,7 @@ const IDLE_MAX: usize = 8;
 pub(super) struct Client {
     http: reqwest::Client,
     hosts: Vec<Url>,
+    shown: String,
     /// The host that answered last.
     first: AtomicUsize,
 }
@@ -53,13 +54,12 @@ impl Client {
             .timeout(Duration::from_secs(settings.request_seconds_max));
         let http = tls::apply(settings, builder)?.build();
         let http = http.map_err(|cause| Error::change("set up the client of Elasticsearch").because(cause))?;
-        Ok(Self { http, hosts, first: AtomicUsize::new(0) })
+        Ok(Self { http, hosts, shown: settings.hosts_shown(), first: AtomicUsize::new(0) })
     }
 
     /// The hosts, for messages.
     pub(super) fn hosts(&self) -> String {
-        let shown = |host: &Url| host.as_str().trim_end_matches('/').to_owned();
-        self.hosts.iter().map(shown).collect::<Vec<_>>().join(", ")
+        self.shown.clone()
     }
 
     /// The answer of the first host that has one, beginning with the one that answered last. `path` is without the first

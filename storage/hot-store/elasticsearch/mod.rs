@@ -27,6 +27,8 @@ mod client;
 mod expiry;
 mod items;
 #[cfg(test)]
+mod lying_server;
+#[cfg(test)]
 mod lying_test;
 mod pace;
 #[cfg(all(test, feature = "real-servers"))]

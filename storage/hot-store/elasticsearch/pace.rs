@@ -38,13 +38,13 @@ impl Pace {
 
     /// The server has too much to do.
     pub(super) fn shrink(&mut self) {
-        self.bytes = (self.bytes / 2).max(BYTES_MIN);
+        self.bytes = (self.bytes / 2).max(BYTES_MIN.min(self.bytes_max));
     }
 
     /// A request of so many bytes is too large.
     pub(super) fn too_large(&mut self, sent: usize) {
-        self.bytes = (sent / 2).min(self.bytes).max(1);
-        self.bytes_max = self.bytes_max.min(sent.saturating_sub(1)).max(1);
+        self.bytes_max = self.bytes_max.min(sent / 2).max(1);
+        self.bytes = self.bytes.min(self.bytes_max);
     }
 }
 
@@ -72,6 +72,6 @@ mod tests {
         pace.too_large(1 << 20);
         assert_eq!(pace.bytes(), 512 << 10);
         (0..20).for_each(|_| pace.answered(pace.bytes(), Duration::ZERO));
-        assert_eq!(pace.bytes(), (1 << 20) - 1);
+        assert_eq!(pace.bytes(), 512 << 10);
     }
 }

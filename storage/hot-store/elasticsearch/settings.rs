@@ -76,6 +76,12 @@ impl ElasticsearchSettings {
         !self.hosts.trim().is_empty()
     }
 
+    /// The hosts' addresses for messages: without what logs in.
+    pub fn hosts_shown(&self) -> String {
+        let urls = self.urls().unwrap_or_default();
+        urls.iter().map(|url| url.as_str().trim_end_matches('/')).collect::<Vec<_>>().join(", ")
+    }
+
     /// The hosts' addresses; what logs in within them is taken out.
     pub(super) fn urls(&self) -> Result<Vec<Url>> {
         let hosts = self.hosts.split(',').map(str::trim).filter(|host| !host.is_empty());
