@@ -5,6 +5,8 @@ mod crash_up;
 mod foreign;
 mod health;
 mod interrupt;
+#[cfg(feature = "real-servers")]
+mod parity;
 mod story;
 mod support;
 mod tidy;

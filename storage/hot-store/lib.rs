@@ -20,6 +20,7 @@ mod source;
 mod store;
 #[cfg(test)]
 mod tests;
+mod words;
 mod writers;
 
 pub use elasticsearch::{ElasticsearchSettings, ElasticsearchStore, TemplateState};

@@ -44,6 +44,8 @@ mod source;
 mod store;
 mod template;
 mod tls;
+#[cfg(test)]
+mod tls_test;
 
 pub use settings::ElasticsearchSettings;
 pub use store::ElasticsearchStore;
