@@ -2,6 +2,8 @@
 
 mod crash;
 mod crash_up;
+#[cfg(feature = "real-servers")]
+mod elasticsearch;
 mod foreign;
 mod health;
 mod interrupt;
