@@ -36,7 +36,7 @@ pub(super) fn all(client: Arc<Client>, schema: &'static RowSchema, indices: Vec<
             Ok::<_, Error>(portions(scroll, hits).map_ok(move |hits| of_hits(schema, hits)))
         }
     });
-    Box::pin(rows.try_flatten().map_ok(|rows| stream::iter(rows)).try_flatten())
+    Box::pin(rows.try_flatten().map_ok(stream::iter).try_flatten())
 }
 
 fn portions(scroll: Scroll, first: Vec<Hit>) -> impl futures::Stream<Item = Result<Vec<Hit>>> {

@@ -123,7 +123,7 @@ impl ElasticsearchSettings {
         Ok(())
     }
 
-    #[expect(clippy::type_complexity, reason = "the address, and who logs in with which password")]
+    /// The address, and who logs in with which password.
     fn parsed(&self, host: &str) -> Result<(Url, Option<(String, String)>)> {
         let whole = if host.contains("://") { host.to_owned() } else { format!("http://{host}") };
         // The address is not repeated: a password may stand in it.
