@@ -71,6 +71,7 @@ metrics! {
     HOT_INDICES = "databroker_hot_indices", Gauge, ["source"], "Indices of the hot store.";
     HOT_EXPIRED = "databroker_hot_expired_indices_total", Counter, ["source"], "Indices removed by retention.";
     HOT_WAITING = "databroker_hot_expiry_waiting_indices", Gauge, ["source"], "Indices past the retention that wait for the cold store.";
+    HOT_BULK_ITEMS = "databroker_hot_bulk_items_total", Counter, ["source", "outcome"], "Items of bulk requests to Elasticsearch, by what became of them: written; there already in the same or a newer version; retried; refused for good.";
     MAINTENANCE_SECONDS = "databroker_cold_maintenance_seconds", Histogram(SECONDS), [], "Time of one maintenance of the cold store.";
     SEARCH_SECONDS = "databroker_query_seconds", Histogram(SECONDS), ["kind"], "Time of one query, by kind: search or sql.";
     UP = "databroker_up", Gauge, ["version"], "1 while the process runs.";

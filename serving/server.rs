@@ -26,11 +26,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Both ports, being served.
 #[derive(Debug)]
 pub struct Server {
-    /// Where Elasticsearch's REST is answered.
-    pub elasticsearch: SocketAddr,
+    /// Where Elasticsearch's REST is answered; none where that is off.
+    pub elasticsearch: Option<SocketAddr>,
     /// Where SQL, commands, metrics and health are answered.
     pub http: SocketAddr,
-    ports: [JoinHandle<()>; 2],
+    ports: Vec<JoinHandle<()>>,
 }
 
 impl Server {
@@ -44,7 +44,7 @@ impl Server {
     }
 }
 
-/// Binds both ports and serves until `shutdown` is ready. Both are bound when it returns.
+/// Binds both ports (one where Elasticsearch's is off) and serves until `shutdown` is ready. Both are bound when it returns.
 ///
 /// # Errors
 /// `Change` for an address that is wrong, in use, or open to others without a token, and for a limit of zero.
@@ -54,9 +54,12 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Server> {
     settings.check()?;
-    let elasticsearch = bind(settings, "elasticsearch_listen", &settings.elasticsearch_listen).await?;
+    let elasticsearch = match settings.elasticsearch_listen.as_str() {
+        "" => None,
+        listen => Some(bind(settings, "elasticsearch_listen", listen).await?),
+    };
     let http = bind(settings, "http_listen", &settings.http_listen).await?;
-    let addresses = (local_address(&elasticsearch)?, local_address(&http)?);
+    let addresses = (elasticsearch.as_ref().map(local_address).transpose()?, local_address(&http)?);
 
     let (stop, stopping) = watch::channel(false);
     tokio::spawn(async move {
@@ -71,7 +74,8 @@ pub async fn serve(
         let port = Port { app, settings: settings.clone(), stopping: stopping.clone() };
         tokio::spawn(port.accept(listener))
     };
-    let ports = [start(elasticsearch, Door::Elasticsearch), start(http, Door::Http)];
+    let doors = elasticsearch.map(|listener| (listener, Door::Elasticsearch)).into_iter().chain([(http, Door::Http)]);
+    let ports = doors.map(|(listener, door)| start(listener, door)).collect();
     Ok(Server { elasticsearch: addresses.0, http: addresses.1, ports })
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Settings {
     /// Address and port of Elasticsearch's REST; port 0 takes a free one. The default is Elasticsearch's own port, on
     /// loopback, so that nobody else on the network sees the data unless told. An address that others reach needs a token.
+    /// Empty: it is off.
     pub elasticsearch_listen: String,
     /// Address and port of SQL, commands, `/metrics` and `/health`, as above.
     pub http_listen: String,

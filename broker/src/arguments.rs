@@ -79,6 +79,12 @@ pub(crate) enum Command {
     },
     /// Look for what is wrong with the set-up; exits 1 if something is.
     Doctor,
+    /// Index templates on a real Elasticsearch, and how they differ from those of this version.
+    Templates {
+        /// Install those of this version, also where somebody changed one.
+        #[arg(long)]
+        force: bool,
+    },
     /// Records that could not become rows.
     DeadLetters {
         /// Only this source.

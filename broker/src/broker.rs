@@ -61,12 +61,7 @@ impl Broker {
             Access::Read => EmbeddedLog::open_read_only(&log_dir, clock.clone())?,
             Access::Write => EmbeddedLog::open(&log_dir, &ids, settings.log.clone(), clock.clone())?,
         };
-        let hot = match access {
-            Access::Read => {
-                hot_store::TantivyStore::open_read_only(&hot_dir, &schemas, settings.hot.clone(), clock.clone())?
-            }
-            Access::Write => hot_store::TantivyStore::open(&hot_dir, &schemas, settings.hot.clone(), clock.clone())?,
-        };
+        let (hot, hot_notes) = crate::hot::open(settings, &hot_dir, &schemas, clock.clone(), access).await?;
         let cold = match access {
             Access::Read => {
                 cold_store::DeltaStore::open_read_only(&cold_dir, &schemas, settings.cold.clone(), clock.clone())
@@ -79,11 +74,10 @@ impl Broker {
         // A reader meets the end of a log that is being written, which is no damage.
         let damaged = access == Access::Write && !recovery.is_clean();
         let mut notes = if damaged { vec![recovery.to_string()] } else { Vec::new() };
-        notes.extend_from_slice(hot.notes());
+        notes.extend(hot_notes);
         notes.iter().for_each(|note| warn!("{note}"));
         let (log, cold) = (Arc::new(log), Arc::new(cold));
-        let engines =
-            Engines { log: log.clone(), hot: Arc::new(hot), cold: cold.clone(), clock, troubles: Arc::default() };
+        let engines = Engines { log: log.clone(), hot, cold: cold.clone(), clock, troubles: Arc::default() };
         Ok(Self { settings: settings.clone(), data: data.to_owned(), access, engines, log, cold, sources, notes })
     }
 

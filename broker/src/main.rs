@@ -6,6 +6,7 @@ mod arguments;
 mod broker;
 mod commands;
 mod failure;
+mod hot;
 mod output;
 mod running;
 mod settings;

@@ -40,7 +40,7 @@ pub(crate) fn announce(data: &Path, server: &serving::Server, kafka: Option<Sock
     let note = Note {
         pid: std::process::id(),
         http: format!("http://{}", server.http),
-        elasticsearch: format!("http://{}", server.elasticsearch),
+        elasticsearch: server.elasticsearch.map(|address| format!("http://{address}")).unwrap_or_default(),
         kafka: kafka.map(|address| address.to_string()),
     };
     let unfinished = path.with_extension("tmp");

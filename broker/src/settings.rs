@@ -16,9 +16,16 @@ const FLAGS: &[&str] = &["DATABROKER_CONFIG", "DATABROKER_DATA"];
 /// Engines that are named in the environment, and what serves in their place for now.
 const ENGINES: &[(&str, &str)] = &[
     ("KAFKA_BOOTSTRAP_SERVERS", "the embedded log"),
-    ("ELASTICSEARCH_HOSTS", "the embedded hot store"),
     ("DATABRICKS_HOST", "Delta tables on this disk"),
     ("DATABRICKS_TOKEN", "Delta tables on this disk"),
+];
+
+/// Names by which engines are known beyond this program, and the settings that they are.
+const OTHER_NAMES: &[(&str, &str)] = &[
+    ("ELASTICSEARCH_HOSTS", "DATABROKER_ELASTICSEARCH_HOSTS"),
+    ("ELASTICSEARCH_API_KEY", "DATABROKER_ELASTICSEARCH_API_KEY"),
+    ("ELASTICSEARCH_USERNAME", "DATABROKER_ELASTICSEARCH_USERNAME"),
+    ("ELASTICSEARCH_PASSWORD", "DATABROKER_ELASTICSEARCH_PASSWORD"),
 ];
 
 /// All settings, a section a stage.
@@ -32,6 +39,7 @@ pub(crate) struct Settings {
     pub(crate) log: embedded_log::Settings,
     pub(crate) processing: processing::Settings,
     pub(crate) hot: hot_store::Settings,
+    pub(crate) elasticsearch: hot_store::ElasticsearchSettings,
     pub(crate) cold: cold_store::Settings,
     pub(crate) serving: serving::Settings,
     pub(crate) monitoring: monitoring::Settings,
@@ -64,11 +72,26 @@ impl Settings {
                 let doing = format!("use `{name}`: this version has only {instead}; unset the variable to use that");
                 return Err(Error::change(doing));
             }
+            let setting =
+                OTHER_NAMES.iter().find(|(other, _)| *other == name).map(|(_, setting)| (*setting).to_owned());
+            let name = setting.unwrap_or(name);
             if name.starts_with(PREFIX) && !FLAGS.contains(&name.as_str()) {
                 set(&mut table, &known, &name, &value)?;
             }
         }
         table.try_into().map_err(|cause| Error::change("understand the settings").because(cause))
+    }
+
+    /// What is served. With a real Elasticsearch its REST here is off, since that answers itself, by rule at the same port;
+    /// an address of the user's own has it read through.
+    pub(crate) fn serving_in_force(&self) -> serving::Settings {
+        let mut serving = self.serving.clone();
+        if self.elasticsearch.is_set()
+            && serving.elasticsearch_listen == serving::Settings::default().elasticsearch_listen
+        {
+            serving.elasticsearch_listen = String::new();
+        }
+        serving
     }
 
     /// The settings in force as TOML; secrets print as `***`.
@@ -196,6 +219,18 @@ mod tests {
     fn an_engine_that_is_not_there_yet_is_refused_and_not_ignored() {
         let error = load("", &[("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092")]).expect_err("refused").to_string();
         assert!(error.contains("KAFKA_BOOTSTRAP_SERVERS") && error.contains("the embedded log"), "{error}");
+    }
+
+    #[test]
+    fn elasticsearch_is_set_by_the_names_it_is_known_by() {
+        let environment = [("ELASTICSEARCH_HOSTS", "a:9200,b:9200"), ("ELASTICSEARCH_API_KEY", "a2V5")];
+        let settings = load("[elasticsearch]\nhosts = \"c\"\nreplicas = 0", &environment).expect("valid");
+        assert_eq!((settings.elasticsearch.hosts.as_str(), settings.elasticsearch.replicas), ("a:9200,b:9200", 0));
+        assert!(!settings.to_toml().expect("TOML").contains("a2V5"));
+        assert_eq!(settings.serving_in_force().elasticsearch_listen, "");
+        let default = Settings::default();
+        assert!(!default.elasticsearch.is_set());
+        assert_eq!(default.serving_in_force().elasticsearch_listen, "127.0.0.1:9200");
     }
 
     #[test]

@@ -3,10 +3,14 @@
 mod crash;
 mod crash_dnstap;
 mod crash_up;
+#[cfg(feature = "real-servers")]
+mod elasticsearch;
 mod foreign;
 mod health;
 mod interrupt;
 mod kafka_clients;
+#[cfg(feature = "real-servers")]
+mod parity;
 mod story;
 mod support;
 mod tidy;

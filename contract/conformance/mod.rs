@@ -4,3 +4,4 @@ pub mod hot_store;
 
 pub mod cold_store;
 pub mod log;
+pub mod real_server;

@@ -65,7 +65,7 @@ async fn a_body_beyond_the_limit_is_refused() {
 #[tokio::test]
 async fn a_body_announced_beyond_the_limit_is_refused_before_it_is_sent() {
     let running = start(loopback()).await;
-    let mut stream = TcpStream::connect(running.server.elasticsearch).await.expect("open");
+    let mut stream = TcpStream::connect(running.server.elasticsearch.expect("it is on")).await.expect("open");
     let head = b"POST /_search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999999\r\n\r\n";
     stream.write_all(head).await.expect("sent");
     let mut answer = [0; 12];
@@ -126,7 +126,7 @@ async fn a_shutdown_takes_nothing_new_and_completes_what_is_being_answered() {
     running.hot.waiting.notified().await;
     let idle = TcpStream::connect(running.server.http).await.expect("open");
     running.stop.send(()).expect("running");
-    for address in [running.server.elasticsearch, running.server.http] {
+    for address in [running.server.elasticsearch.expect("it is on"), running.server.http] {
         while TcpStream::connect(address).await.is_ok() {
             tokio::task::yield_now().await;
         }

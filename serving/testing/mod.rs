@@ -49,7 +49,7 @@ async fn start(settings: Settings) -> Running {
 
 impl Running {
     fn elasticsearch(&self, method: &str, path: &str) -> RequestBuilder {
-        let url = format!("http://{}{path}", self.server.elasticsearch);
+        let url = format!("http://{}{path}", self.server.elasticsearch.expect("it is on"));
         self.client.request(method.parse().expect("a method"), url)
     }
 

@@ -9,7 +9,9 @@ use tantivy::schema::{
     BytesOptions, DateOptions, DateTimePrecision, Field, IndexRecordOption, NumericOptions, Schema, SchemaBuilder,
     TextFieldIndexing, TextOptions,
 };
-use tantivy::tokenizer::{LowerCaser, RemoveLongFilter, SimpleTokenizer, TextAnalyzer, TokenizerManager};
+use tantivy::tokenizer::{LowerCaser, TextAnalyzer, TokenizerManager};
+
+use crate::words::Words;
 
 /// The field that holds the row as JSON.
 pub(crate) const SOURCE: &str = "_source";
@@ -18,22 +20,20 @@ pub(crate) const SOURCE: &str = "_source";
 /// themselves.
 pub(crate) const FIELD_NAMES: &str = "_field_names";
 
-/// The name of the analyser of words, Elasticsearch's default.
-pub(crate) const STANDARD: &str = "standard";
+/// The name of the analyser of words, Elasticsearch's default. An index whose words were cut in another way names another
+/// one, and is built anew.
+pub(crate) const STANDARD: &str = "unicode_words";
 
 /// Bytes of a text that is indexed as a whole. A longer one stands in `_source` only, as with Elasticsearch's `ignore_above`;
 /// the number is Lucene's limit of a term.
 pub(crate) const KEYWORD_BYTES_MAX: usize = 32_766;
-
-/// Bytes of a word; a longer one is not indexed. Elasticsearch's `max_token_length`.
-const WORD_BYTES_MAX: usize = 255;
 
 /// The fields of the indices of one source.
 ///
 /// | column | indexed | fast (sorts, aggregates, range, exists) |
 /// | --- | --- | --- |
 /// | text or texts, exact | one raw term each, without frequencies or norms | yes, raw |
-/// | text or texts, words | by `standard`, with frequencies, positions and norms | no; `exists` asks `_field_names` for the column's name |
+/// | text or texts, words | by the words of Elasticsearch's `standard`, with frequencies, positions and norms | no; `exists` asks `_field_names` for the column's name |
 /// | boolean | yes | yes |
 /// | integer, float | no: most are their own, so terms would cost more than the column, which [`exactly`] reads through | yes |
 /// | member of a list of structs | as its kind, once for each struct, under the name `LIST.MEMBER` | as its kind |
@@ -111,12 +111,9 @@ pub(crate) fn tokenizers() -> TokenizerManager {
     manager
 }
 
-/// Splits at everything that is no letter or digit, lower case: Elasticsearch's `standard` to a good approximation.
+/// Unicode's words in lower case: Elasticsearch's `standard`.
 pub(crate) fn standard() -> TextAnalyzer {
-    TextAnalyzer::builder(SimpleTokenizer::default())
-        .filter(RemoveLongFilter::limit(WORD_BYTES_MAX + 1))
-        .filter(LowerCaser)
-        .build()
+    TextAnalyzer::builder(Words::default()).filter(LowerCaser).build()
 }
 
 fn add_column(builder: &mut SchemaBuilder, column: &Column) -> Field {

@@ -1,10 +1,11 @@
-//! The embedded hot store: rows of the last days in tantivy indices, one per source and event day,
-//! searched in Elasticsearch's query language.
+//! The hot store: rows of the last days, one index per source and event day, searched in Elasticsearch's query language.
+//! Embedded it is tantivy's indices on this disk; [`ElasticsearchStore`] keeps the same on a real Elasticsearch.
 #![forbid(unsafe_code)]
 
 mod checkpoint;
 mod directory;
 mod document;
+mod elasticsearch;
 mod error;
 mod expiry;
 mod fields;
@@ -19,7 +20,9 @@ mod source;
 mod store;
 #[cfg(test)]
 mod tests;
+mod words;
 mod writers;
 
+pub use elasticsearch::{ElasticsearchSettings, ElasticsearchStore, TemplateState};
 pub use settings::Settings;
 pub use store::TantivyStore;

@@ -1,6 +1,15 @@
 //! Index names: which days an index holds, and which indices a request means.
 
-use contract::{Day, SearchError, SourceId};
+use std::collections::BTreeMap;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
+use contract::{Day, SearchError, SourceId, Timestamp};
+
+use crate::source::EVENT_TIME;
+
+/// Rows by the index they belong to.
+pub(crate) type Groups = BTreeMap<String, Vec<usize>>;
 
 /// The days of one index, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +40,34 @@ pub(crate) fn period(source: SourceId, name: &str) -> Option<Period> {
     let same_month = |day: Day| day.civil().1 == first.civil().1;
     let last = (27..=30).rev().map(|days| Day(first.0 + days)).find(|&day| same_month(day))?;
     (monthly_name(source, first) == name).then_some(Period { first, last })
+}
+
+/// The index of a day. One that is there already is used whatever the settings say, so that a day never stands in two after
+/// `retention_days` was changed.
+pub(crate) fn choose_name(source: SourceId, day: Day, keeps_all: bool, is_there: impl Fn(&str) -> bool) -> String {
+    let (daily, monthly) = (daily_name(source, day), monthly_name(source, day));
+    let by_month = match (is_there(&daily), is_there(&monthly)) {
+        (true, _) => false,
+        (false, true) => true,
+        (false, false) => keeps_all,
+    };
+    if by_month { monthly } else { daily }
+}
+
+/// The rows by the index they belong to, without those before `first_day`.
+pub(crate) fn by_index(batch: &RecordBatch, first_day: Option<Day>, name: impl Fn(Day) -> String) -> Groups {
+    let times = batch.column(EVENT_TIME).as_primitive::<TimestampMicrosecondType>();
+    let mut days: BTreeMap<Day, Vec<usize>> = BTreeMap::new();
+    for (row, &time) in times.values().iter().enumerate() {
+        days.entry(Timestamp(time).day()).or_default().push(row);
+    }
+    let mut groups = Groups::new();
+    for (day, mut rows) in days {
+        if first_day.is_none_or(|first| day >= first) {
+            groups.entry(name(day)).or_default().append(&mut rows);
+        }
+    }
+    groups
 }
 
 /// The names among `names`, in order, that an Elasticsearch index expression means: a comma-separated list of

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::Int64Type;
 use contract::{
     Day, Error, Partition, Positions, Remedy, Result, RowSchema, Rows, SourceId, Timestamp, drop_below, metric,
 };
@@ -31,13 +31,14 @@ use crate::document::{Budget, RowBatch};
 use crate::error::disk_failed;
 use crate::fields::Fields;
 use crate::index::HotIndex;
-use crate::names::{daily_name, monthly_name};
+use crate::names::{Groups, by_index, choose_name};
 use crate::writers::{OpenWriter, WriterMemory, Writers};
 
 /// Places of the common columns among those of a row.
 const PARTITION: usize = 0;
 const OFFSET: usize = 1;
-const EVENT_TIME: usize = 3;
+pub(crate) const ID: usize = 2;
+pub(crate) const EVENT_TIME: usize = 3;
 
 /// What all sources have in common.
 #[derive(Clone)]
@@ -81,9 +82,6 @@ impl Progress {
     }
 }
 
-/// Rows by the index they belong to.
-type Groups = BTreeMap<String, Vec<usize>>;
-
 /// Rows of a span.
 #[derive(Clone)]
 struct Written {
@@ -117,7 +115,7 @@ impl HotSource {
 
     /// The first day that is kept.
     pub(crate) fn first_day(&self, now: Timestamp) -> Option<Day> {
-        first_day(&self.common.settings, now)
+        first_day(self.common.settings.retention_days, now)
     }
 
     /// Takes the rows of a span.
@@ -250,31 +248,11 @@ impl HotSource {
 
     /// The rows by the index they belong to, without those that are too old for any.
     pub(crate) fn groups(&self, batch: &RecordBatch, first_day: Option<Day>) -> Groups {
-        let times = batch.column(EVENT_TIME).as_primitive::<TimestampMicrosecondType>();
-        let mut days: BTreeMap<Day, Vec<usize>> = BTreeMap::new();
-        for (row, &time) in times.values().iter().enumerate() {
-            days.entry(Timestamp(time).day()).or_default().push(row);
-        }
-        let mut groups = Groups::new();
-        for (day, mut rows) in days {
-            if first_day.is_none_or(|first| day >= first) {
-                groups.entry(self.index_name(day)).or_default().append(&mut rows);
-            }
-        }
-        groups
-    }
-
-    /// The index of a day. One that is there already is used whatever the settings say, so that a day never
-    /// stands in two after `retention_days` was changed.
-    fn index_name(&self, day: Day) -> String {
-        let (daily, monthly) = (daily_name(self.id(), day), monthly_name(self.id(), day));
-        let indices = self.indices.read().unwrap_or_else(PoisonError::into_inner);
-        let by_month = match (indices.contains_key(&daily), indices.contains_key(&monthly)) {
-            (true, _) => false,
-            (false, true) => true,
-            (false, false) => self.common.settings.retention_days == 0,
-        };
-        if by_month { monthly } else { daily }
+        by_index(batch, first_day, |day| {
+            let indices = self.indices.read().unwrap_or_else(PoisonError::into_inner);
+            let keeps_all = self.common.settings.retention_days == 0;
+            choose_name(self.id(), day, keeps_all, |name| indices.contains_key(name))
+        })
     }
 
     /// Adds rows to their indices, without those that an index has; `next` becomes the indices' mark.
@@ -365,7 +343,7 @@ impl<'a> Places<'a> {
 }
 
 /// The first day that is kept: an event is searchable for at least the whole retention.
-pub(crate) fn first_day(settings: &Settings, now: Timestamp) -> Option<Day> {
-    let retention = Duration::from_secs(u64::from(settings.retention_days) * 86_400);
-    (settings.retention_days > 0).then(|| now.minus(retention).day())
+pub(crate) fn first_day(retention_days: u16, now: Timestamp) -> Option<Day> {
+    let retention = Duration::from_secs(u64::from(retention_days) * 86_400);
+    (retention_days > 0).then(|| now.minus(retention).day())
 }

@@ -223,7 +223,7 @@ impl HotStore for TantivyStore {
     }
 
     fn first_day(&self, now: Timestamp) -> Option<Day> {
-        first_day(&self.inner.settings, now)
+        first_day(self.inner.settings.retention_days, now)
     }
 
     async fn expire(&self, source: SourceId, now: Timestamp, cold: &Positions) -> Result<Expired> {

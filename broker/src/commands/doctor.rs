@@ -30,6 +30,10 @@ pub(crate) async fn run(settings: &Settings, data: &Path, json: bool) -> Result<
         None => checks.extend(ports(settings)),
     }
     checks.extend(engines(settings, data).await);
+    if settings.elasticsearch.is_set() {
+        let found = super::templates::checks(settings).await;
+        checks.extend(found.into_iter().map(|(name, state, detail)| check(name, state, detail)));
+    }
     checks.push(github(settings));
     let ok = checks.iter().all(|check| check["state"] != "failed");
     if json {
@@ -83,14 +87,15 @@ fn space(data: &Path) -> Value {
 }
 
 fn ports(settings: &Settings) -> Vec<Value> {
-    let listens = [("9200", &settings.serving.elasticsearch_listen), ("8080", &settings.serving.http_listen)];
+    let serving = settings.serving_in_force();
+    let listens = [("9200", &serving.elasticsearch_listen), ("8080", &serving.http_listen)];
     let probe = |(name, listen): (&str, &String)| match TcpListener::bind(listen.as_str()) {
         Ok(_) => check(name, "ok", format!("{listen} is free")),
         Err(error) => {
             check(name, "failed", format!("{listen} cannot be listened on: {error}; set `serving` to another address"))
         }
     };
-    listens.into_iter().map(probe).collect()
+    listens.into_iter().filter(|(_, listen)| !listen.is_empty()).map(probe).collect()
 }
 
 async fn engines(settings: &Settings, data: &Path) -> Vec<Value> {

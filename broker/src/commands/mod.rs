@@ -8,6 +8,7 @@ mod feeds;
 mod search;
 mod sql;
 mod status;
+mod templates;
 mod up;
 mod verify;
 
@@ -44,6 +45,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     match &arguments.command {
         Command::Up { sample } => up::run(&settings, &arguments.data, *sample).await,
         Command::Doctor => doctor::run(&settings, &arguments.data, arguments.json).await,
+        Command::Templates { force } => templates::run(&settings, *force, arguments.json).await,
         Command::Feeds { action } => feeds::run(&settings, &arguments.data, action.clone(), arguments.json).await,
         Command::Sql { query } => sql::run(&settings, &arguments.data, query, arguments.json).await,
         command => {
@@ -103,6 +105,7 @@ impl From<&Command> for Asked {
             | Command::Up { .. }
             | Command::Doctor
             | Command::Feeds { .. }
+            | Command::Templates { .. }
             | Command::Sql { .. }
             | Command::Config { .. } => read("status", json!({}), status::print),
         }

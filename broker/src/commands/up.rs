@@ -48,7 +48,7 @@ pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Resul
     let control = Arc::new(Control::new(broker.clone(), &work, stop.clone()));
     let Collectors { polled, webhooks } = collectors(&broker, sample)?;
     let services = services(&broker, control, webhooks, metrics, &health);
-    let server = serving::serve(&settings.serving, services, stop.clone().cancelled_owned()).await?;
+    let server = serving::serve(&settings.serving_in_force(), services, stop.clone().cancelled_owned()).await?;
     let kafka = embedded_log::kafka::serve(broker.log.clone(), stop.clone()).await?;
     let _announced = running::announce(data, &server, kafka.as_ref().map(|kafka| kafka.address))?;
     let mut collectors = start_collectors(&broker, polled, &stop);
@@ -196,8 +196,12 @@ async fn first_failure(collectors: &mut JoinSet<contract::Result<()>>) -> Error 
 }
 
 fn greet(broker: &Broker, server: &serving::Server, sample: bool) {
-    info!(http = %server.http, elasticsearch = %server.elasticsearch, "databroker {} serves `{}`", env!("CARGO_PKG_VERSION"), broker.data.display());
-    info!("search: http://{}/SOURCE/_search · SQL, status, metrics: http://{}/", server.elasticsearch, server.http);
+    info!(http = %server.http, "databroker {} serves `{}`", env!("CARGO_PKG_VERSION"), broker.data.display());
+    let search = match server.elasticsearch {
+        Some(address) => format!("http://{address}/SOURCE/_search"),
+        None => format!("Elasticsearch at {}", broker.settings.elasticsearch.hosts_shown()),
+    };
+    info!("search: {search} · SQL, status, metrics: http://{}/", server.http);
     if sample {
         info!("samples of all sources, with their times moved to end now; nothing is fetched");
     }

@@ -428,6 +428,11 @@ fn in_millis(stats: serde_json::Result<Value>, is_date: bool) -> Value {
     let Ok(Value::Object(mut stats)) = stats else {
         return json!({});
     };
+    if stats.get("std_deviation_bounds").is_some_and(Value::is_null) {
+        let names = ["lower", "lower_population", "lower_sampling", "upper", "upper_population", "upper_sampling"];
+        let nothing = names.map(|name| (name.to_owned(), Value::Null));
+        stats.insert("std_deviation_bounds".to_owned(), Value::Object(nothing.into_iter().collect()));
+    }
     if is_date {
         stats.retain(|name, _| ["count", "min", "max", "avg", "sum"].contains(&name.as_str()));
         for name in ["min", "max", "avg", "sum"] {

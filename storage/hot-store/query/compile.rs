@@ -96,7 +96,13 @@ impl<'a> Compiler<'a> {
     }
 
     fn leaf(&self, leaf: &Leaf) -> Result<BoxQuery> {
-        let (columns, tie_breaker) = self.columns(&leaf.target);
+        let (columns, tie_breaker) = match &leaf.target {
+            // A row has a list of structs if it has any member of any of them.
+            Target::One(name) if leaf.test == Test::Exists && self.fields.column(name).is_none() => {
+                self.columns(&Target::Many { fields: vec![(format!("{name}.*"), 1.0)], tie_breaker: 0.0 })
+            }
+            target => self.columns(target),
+        };
         if let Target::One(name) = &leaf.target
             && name == "_index"
         {

@@ -246,7 +246,7 @@ impl Style {
         while start < text.len() {
             let wanted = text.ceil_char_boundary((start + self.fragment_bytes).min(text.len()));
             let end = text[wanted..].find(char::is_whitespace).map_or(text.len(), |space| wanted + space);
-            windows.push(start..end);
+            windows.push(start..start + text[start..end].trim_end().len());
             start = end + text[end..].len() - text[end..].trim_start().len();
         }
         windows

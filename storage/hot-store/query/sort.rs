@@ -155,9 +155,10 @@ impl SortKey {
             }
             (SortBy::Column(_), Some(Kind::Boolean)) => match value {
                 Value::Bool(boolean) => Ok(SortValue::Boolean(*boolean)),
-                Value::Number(number) => {
-                    number.as_i64().map(|number| SortValue::Boolean(number != 0)).ok_or_else(wrong)
-                }
+                Value::Number(number) => match number.as_i64().ok_or_else(wrong)? {
+                    i64::MAX | i64::MIN => Ok(SortValue::Missing),
+                    number => Ok(SortValue::Boolean(number != 0)),
+                },
                 _ => Err(wrong()),
             },
             (SortBy::Column(_), Some(Kind::Float)) => match value {
@@ -205,15 +206,18 @@ impl SortKey {
     pub(super) fn json(&self, value: &SortValue, column: Option<&Column>) -> Value {
         match value {
             SortValue::Missing => match column.map(|column| column.kind) {
-                Some(Kind::Integer | Kind::Timestamp) if self.missing_first == self.descending => json!(i64::MAX),
-                Some(Kind::Integer | Kind::Timestamp) => json!(i64::MIN),
+                Some(Kind::Integer | Kind::Timestamp | Kind::Boolean) if self.missing_first == self.descending => {
+                    json!(i64::MAX)
+                }
+                Some(Kind::Integer | Kind::Timestamp | Kind::Boolean) => json!(i64::MIN),
                 Some(Kind::Float) if self.missing_first == self.descending => json!("Infinity"),
                 Some(Kind::Float) => json!("-Infinity"),
                 _ => Value::Null,
             },
             SortValue::Integer(number) => json!(number),
             SortValue::Float(number) => json!(number),
-            SortValue::Boolean(boolean) => json!(boolean),
+            // Elasticsearch sorts booleans as the numbers that it keeps them as.
+            SortValue::Boolean(boolean) => json!(i64::from(*boolean)),
             SortValue::Text(text) => json!(text),
             SortValue::Score(score) => json!(score),
             SortValue::Doc => json!(0),

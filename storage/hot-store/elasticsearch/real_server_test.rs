@@ -1,0 +1,116 @@
+//! The conformance suite against a real Elasticsearch, which `engines/elasticsearch/start` runs: needs Java and Maven, so it
+//! is behind the feature `real-servers`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use contract::HotStore;
+use contract::conformance::hot_store::{
+    CASES, NOW, RETENTION_DAYS, SCHEMA, SOURCE, Subject, expected, positions, rows, stored,
+};
+use contract::conformance::real_server::RealServer;
+use reqwest::Method;
+use tempfile::TempDir;
+
+use super::client::{Body, Client};
+use super::{ElasticsearchSettings, ElasticsearchStore};
+
+/// A server, emptied for each case.
+struct Elasticsearch {
+    settings: ElasticsearchSettings,
+    _server: RealServer,
+    _folder: TempDir,
+}
+
+impl Elasticsearch {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = RealServer::start("elasticsearch", folder.path());
+        let hosts = format!("127.0.0.1:{}", server.port);
+        let settings = ElasticsearchSettings { hosts, replicas: 0, ..ElasticsearchSettings::default() };
+        Self { settings, _server: server, _folder: folder }
+    }
+
+    async fn store(settings: &ElasticsearchSettings) -> Arc<dyn HotStore> {
+        Arc::new(ElasticsearchStore::open(settings, &[&SCHEMA], RETENTION_DAYS, Arc::new(|| NOW)).await.unwrap())
+    }
+
+    async fn clear(&self) {
+        let client = Client::new(&self.settings).unwrap();
+        for name in ["made-*", super::CHECKPOINT_INDEX, super::REFUSED_INDEX] {
+            let path = format!("{name}/_alias?expand_wildcards=all&ignore_unavailable=true");
+            let found = client.ask_json(Method::GET, &path, Body::None, "list").await.unwrap();
+            for name in found.as_object().unwrap().keys() {
+                client.ask_json(Method::DELETE, name, Body::None, "remove").await.unwrap();
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Subject for Elasticsearch {
+    async fn open(&self) -> Arc<dyn HotStore> {
+        Self::store(&self.settings).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_servers_the_store_passes_the_conformance_suite_on_elasticsearch() {
+    let server = Elasticsearch::start();
+    for (name, case) in CASES {
+        println!("{name}");
+        server.clear().await;
+        case(&server).await;
+    }
+}
+
+/// How often the server is killed; `DATABROKER_TEST_KILLS` makes the loop longer.
+const KILLS: u64 = 3;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_servers_elasticsearch_killed_in_mid_bulk_loses_and_doubles_nothing() {
+    let kills = std::env::var("DATABROKER_TEST_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
+    let Elasticsearch { settings, _server: mut server, _folder: folder } = Elasticsearch::start();
+    let store = Elasticsearch::store(&settings).await;
+    let mut at = 0;
+    for kill in 0..kills {
+        let writing = tokio::spawn(write_until_it_fails(store.clone(), at));
+        // Another moment each time.
+        tokio::time::sleep(Duration::from_millis(150 + kill * 137 % 500)).await;
+        let port = server.port;
+        drop(server);
+        at = writing.await.unwrap();
+        let again = folder.path().to_owned();
+        let starting = tokio::task::spawn_blocking(move || RealServer::start_at("elasticsearch", &again, port));
+        server = starting.await.unwrap();
+    }
+    let end = at + 50;
+    let written = until_done(async || store.write(&rows(&[(0, at..end)])).await);
+    written.await;
+    until_done(async || store.commit(SOURCE).await.map(drop)).await;
+    assert_eq!(store.committed(SOURCE).await.unwrap(), positions(&[(0, end)]));
+    assert_eq!(stored(&*store).await, expected(&[&rows(&[(0, 0..end)])]));
+}
+
+/// Writes spans from an offset on, a commit after every third, until one fails; answers where that one starts.
+async fn write_until_it_fails(store: Arc<dyn HotStore>, from: i64) -> i64 {
+    for number in 0.. {
+        let at = from + number * 100;
+        let failed = store.write(&rows(&[(0, at..at + 100)])).await.is_err();
+        if failed {
+            return at;
+        }
+        if number % 3 == 2 && store.commit(SOURCE).await.is_err() {
+            return at + 100;
+        }
+    }
+    unreachable!("a server that is killed fails")
+}
+
+async fn until_done(mut attempt: impl AsyncFnMut() -> contract::Result<()>) {
+    while let Err(error) = attempt().await {
+        assert_eq!(error.remedy(), contract::Remedy::Retry, "{error}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
