@@ -34,14 +34,14 @@ impl Filter {
     }
 
     fn place(&self, hash: u64) -> usize {
-        (u128::from(hash) * self.blocks.len() as u128 >> 64) as usize
+        ((u128::from(hash) * self.blocks.len() as u128) >> 64) as usize
     }
 }
 
 /// One bit of each word. The place follows from the upper bits; multiplied, each bit follows from the lower ones too.
 fn bits(hash: u64) -> impl Iterator<Item = u64> {
     let mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (0..WORDS as u32).map(move |word| 1 << (mixed >> (64 - 6 * (word + 1)) & 63))
+    (0..WORDS as u32).map(move |word| 1 << ((mixed >> (64 - 6 * (word + 1))) & 63))
 }
 
 #[cfg(test)]

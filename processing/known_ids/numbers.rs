@@ -46,7 +46,7 @@ impl Numbers {
         match self.runs.get(&run) {
             None => false,
             Some(Run::Few(numbers)) => numbers.binary_search(&low).is_ok(),
-            Some(Run::Many(bits)) => bits.words[usize::from(low >> 6)] >> (low & 63) & 1 == 1,
+            Some(Run::Many(bits)) => (bits.words[usize::from(low >> 6)] >> (low & 63)) & 1 == 1,
             Some(Run::All) => true,
         }
     }
@@ -91,7 +91,7 @@ impl Run {
 impl Bits {
     fn insert(&mut self, low: u16) {
         let word = &mut self.words[usize::from(low >> 6)];
-        self.count += u32::from(*word >> (low & 63) & 1 == 0);
+        self.count += u32::from((*word >> (low & 63)) & 1 == 0);
         *word |= 1 << (low & 63);
     }
 }
