@@ -86,7 +86,7 @@ impl Client {
     }
 
     /// Sends bytes; answers whether the connection was closed then.
-    pub(crate) async fn is_closed_by(mut self, bytes: &[u8]) -> bool {
+    pub(crate) async fn closes_on(mut self, bytes: &[u8]) -> bool {
         // It may be closed before it has taken all.
         self.stream.write_all(bytes).await.unwrap_or_default();
         tokio::time::timeout(Duration::from_secs(20), self.answer()).await.expect("closed or answered").is_none()

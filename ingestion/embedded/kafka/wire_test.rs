@@ -119,12 +119,12 @@ async fn what_is_no_request_closes_its_connection_and_no_other() {
         with(3, 1, b"\0\0\0\x01\0\x02\xff\xfe"),
     ];
     for (place, bytes) in hostile.iter().enumerate() {
-        assert!(served.client().await.is_closed_by(bytes).await, "the one of number {place} was answered");
+        assert!(served.client().await.closes_on(bytes).await, "the one of number {place} was answered");
     }
     assert_eq!(other.ask(&MetadataRequest::default().with_topics(None), 9).await.topics.len(), 3);
     let whole = framed(&MetadataRequest::default().with_topics(None), 9);
     let longer = frame(&[&whole[4..], b"\0\0\0"].concat());
-    assert!(!served.client().await.is_closed_by(&longer).await, "librdkafka sends some bytes too many");
+    assert!(!served.client().await.closes_on(&longer).await, "librdkafka sends some bytes too many");
 }
 
 #[tokio::test]
