@@ -46,7 +46,8 @@ pub async fn collect(
     mut heard: impl FnMut(&Harvest, &Appended),
 ) -> Result<Collected> {
     let Engines { log, troubles, .. } = engines;
-    let mut cursor = log.cursor(&collector.id()).await?.unwrap_or_default();
+    let id = collector.id();
+    let mut cursor = until_done("log", troubles, stop, || log.cursor(&id)).await?.unwrap_or_default();
     let mut collected = Collected::default();
     let mut held = Vec::new();
     let mut next = poll(collector, &cursor, troubles, stop).await?;

@@ -13,9 +13,10 @@ pub(crate) const REFERENCE: &str = include_str!("../../databroker.toml");
 const PREFIX: &str = "DATABROKER_";
 /// Names with the prefix that are flags, not settings.
 const FLAGS: &[&str] = &["DATABROKER_CONFIG", "DATABROKER_DATA"];
+/// Kafka's own name of `kafka.bootstrap_servers`.
+const KAFKA: &str = "KAFKA_BOOTSTRAP_SERVERS";
 /// Engines that are named in the environment, and what serves in their place for now.
 const ENGINES: &[(&str, &str)] = &[
-    ("KAFKA_BOOTSTRAP_SERVERS", "the embedded log"),
     ("ELASTICSEARCH_HOSTS", "the embedded hot store"),
     ("DATABRICKS_HOST", "Delta tables on this disk"),
     ("DATABRICKS_TOKEN", "Delta tables on this disk"),
@@ -30,6 +31,7 @@ pub(crate) struct Settings {
     #[serde(flatten)]
     pub(crate) acquisition: acquisition::Settings,
     pub(crate) log: embedded_log::Settings,
+    pub(crate) kafka: kafka_log::Settings,
     pub(crate) processing: processing::Settings,
     pub(crate) hot: hot_store::Settings,
     pub(crate) cold: cold_store::Settings,
@@ -63,6 +65,11 @@ impl Settings {
             if let Some((_, instead)) = ENGINES.iter().find(|(engine, _)| *engine == name && !value.is_empty()) {
                 let doing = format!("use `{name}`: this version has only {instead}; unset the variable to use that");
                 return Err(Error::change(doing));
+            }
+            if name == KAFKA && !value.is_empty() {
+                let section = table.entry("kafka").or_insert_with(|| Value::Table(Table::new()));
+                let section = section.as_table_mut().expect("checked to be a section");
+                section.insert("bootstrap_servers".to_owned(), Value::String(value.clone()));
             }
             if name.starts_with(PREFIX) && !FLAGS.contains(&name.as_str()) {
                 set(&mut table, &known, &name, &value)?;
@@ -194,8 +201,15 @@ mod tests {
 
     #[test]
     fn an_engine_that_is_not_there_yet_is_refused_and_not_ignored() {
-        let error = load("", &[("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092")]).expect_err("refused").to_string();
-        assert!(error.contains("KAFKA_BOOTSTRAP_SERVERS") && error.contains("the embedded log"), "{error}");
+        let error = load("", &[("DATABRICKS_HOST", "localhost")]).expect_err("refused").to_string();
+        assert!(error.contains("DATABRICKS_HOST") && error.contains("Delta tables on this disk"), "{error}");
+    }
+
+    #[test]
+    fn one_variable_chooses_kafka() {
+        let settings = load("[kafka]\nclient_id = \"lab\"", &[("KAFKA_BOOTSTRAP_SERVERS", "a:9092")]).expect("valid");
+        assert_eq!((settings.kafka.bootstrap_servers.as_str(), settings.kafka.client_id.as_str()), ("a:9092", "lab"));
+        assert!(settings.kafka.is_set() && !load("", &[]).expect("valid").kafka.is_set());
     }
 
     #[test]

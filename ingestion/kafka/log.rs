@@ -17,7 +17,7 @@ use crate::cluster::Cluster;
 use crate::cursors::{self, Cursors};
 use crate::failure::{Failure, Outcome};
 use crate::fetch::Reader;
-use crate::offsets::{self, Edge, Member};
+use crate::offsets::{self, Edge};
 use crate::producer::{Part, Producer, Work};
 use crate::record::{Outgoing, understand};
 use crate::settings::Settings;
@@ -28,6 +28,10 @@ const HARVEST_BYTES_MAX: usize = 64 << 20;
 /// Offsets that are wasted in one batch, and all in all: beyond that the topic is another one, not this one's rest.
 const WASTE_AT_ONCE: i64 = 100_000;
 const WASTE_MAX: i64 = 100_000_000;
+
+/// Between two tries of what may pass.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// The log of one cluster.
 pub struct KafkaLog {
@@ -83,6 +87,25 @@ impl KafkaLog {
     /// When the cluster is away or does not tell.
     pub async fn drift(&self) -> Result<Vec<String>> {
         self.topics.drift(&self.cluster).await
+    }
+
+    /// Asks again for a while what may pass: a broker that restarts is back within seconds, another leads within fewer.
+    async fn patiently<T, A: Future<Output = Outcome<T>> + Send>(
+        &self,
+        ask: impl Fn() -> A + Send + Sync,
+    ) -> Outcome<T> {
+        let until = Instant::now() + self.cluster.settings().request_timeout();
+        let mut pause = PAUSE_FIRST;
+        loop {
+            match ask().await {
+                Err(failure) if failure.may_pass() && Instant::now() + pause < until => {
+                    self.topics.names().iter().for_each(|topic| self.cluster.forget(topic));
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+                asked => return asked,
+            }
+        }
     }
 
     fn check_writes(&self, doing: &str) -> Result<()> {
@@ -230,20 +253,26 @@ impl Log for KafkaLog {
     async fn cursor(&self, collector: &CollectorId) -> Result<Option<Cursor>> {
         if self.writes {
             // Whoever asks is about to append: an earlier instance must not go on behind the cursor that is answered.
-            let taken = self.producer(collector).take_over(&self.cluster).await;
+            let producer = self.producer(collector);
+            let taken = self.patiently(|| producer.take_over(&self.cluster)).await;
             taken.map_err(|failure| self.append_error(collector, failure))?;
         }
-        self.cursors.of(&self.cluster, collector).await.map_err(|failure| failure.while_doing("read a cursor"))
+        let found = self.patiently(|| self.cursors.of(&self.cluster, collector)).await;
+        found.map_err(|failure| failure.while_doing("read a cursor"))
     }
 
     async fn cursors(&self, prefix: &str) -> Result<Vec<(CollectorId, Cursor)>> {
-        let found = self.cursors.starting_with(&self.cluster, prefix).await;
+        let found = self.patiently(|| self.cursors.starting_with(&self.cluster, prefix)).await;
         found.map_err(|failure| failure.while_doing("read cursors"))
     }
 
     async fn read(&self, topic: &Topic, from: &Positions, body_bytes_max: usize, wait: Duration) -> Result<Batch> {
         let name = self.topics.name(topic);
         let until = Instant::now() + wait;
+        if from.0.is_empty() {
+            tokio::time::sleep(wait).await;
+            return Ok(Batch::default());
+        }
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let fetched = self.reader(&name).fetch(&self.cluster, &name, from, body_bytes_max, left).await;
@@ -256,8 +285,8 @@ impl Log for KafkaLog {
                 }
                 failure.while_doing(format!("read `{topic}`"))
             })?;
-            // Markers alone are no records: they are passed over, and what is waited for may still come.
-            let is_over = !fetched.records.is_empty() || fetched.next != *from || left.is_zero();
+            // A broker may answer early with nothing. The ends of transactions alone bring no record, but move on.
+            let is_over = fetched.next != *from || left.is_zero();
             if is_over {
                 let records = fetched.records.into_iter().map(|(partition, record)| understand(partition, record));
                 return Ok(Batch { records: records.collect(), next: fetched.next, lost: Vec::new() });
@@ -268,7 +297,7 @@ impl Log for KafkaLog {
     async fn extents(&self) -> Result<BTreeMap<Topic, Extent>> {
         let mut extents = BTreeMap::new();
         for (topic, name) in self.topics.read() {
-            let extent = offsets::extent(&self.cluster, name).await;
+            let extent = self.patiently(|| offsets::extent(&self.cluster, name)).await;
             let extent = extent.map_err(|failure| failure.while_doing("read the extents of the log"))?;
             if !extent.partitions.is_empty() {
                 extents.insert(topic, extent);
@@ -278,7 +307,8 @@ impl Log for KafkaLog {
     }
 
     async fn extent(&self, topic: &Topic) -> Result<Extent> {
-        let extent = offsets::extent(&self.cluster, &self.topics.name(topic)).await;
+        let name = self.topics.name(topic);
+        let extent = self.patiently(|| offsets::extent(&self.cluster, &name)).await;
         extent.map_err(|failure| failure.while_doing(format!("read how far `{topic}` reaches")))
     }
 
@@ -315,13 +345,17 @@ impl Log for KafkaLog {
         Ok(())
     }
 
+    fn is_dense(&self) -> bool {
+        false
+    }
+
     async fn release(&self, topic: &Topic, positions: &Positions) -> Result<()> {
         self.check_writes("say how far the stores are")?;
         if positions.0.is_empty() {
             return Ok(());
         }
         let (name, group) = (self.topics.name(topic), &self.cluster.settings().group_id);
-        let committed = offsets::commit(&self.cluster, group, &Member::default(), &name, positions).await;
+        let committed = offsets::commit(&self.cluster, group, &name, positions).await;
         committed.map_err(|failure| failure.while_doing("say how far the stores are"))
     }
 }

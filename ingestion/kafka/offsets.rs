@@ -96,29 +96,16 @@ async fn sizes(cluster: &Cluster, topic: &str) -> Outcome<BTreeMap<Partition, u6
     Ok(sizes)
 }
 
-/// Who commits offsets: a member of a group, or nobody in particular while the group has no members.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Member {
-    pub(crate) id: String,
-    pub(crate) generation: i32,
-}
-
-impl Default for Member {
-    fn default() -> Self {
-        Self { id: String::new(), generation: -1 }
-    }
-}
-
 /// Tells the group's coordinator how far the group is, for tools that show lag.
-pub(crate) async fn commit(cluster: &Cluster, group: &str, member: &Member, topic: &str, at: &Positions) -> Outcome<()> {
+pub(crate) async fn commit(cluster: &Cluster, group: &str, topic: &str, at: &Positions) -> Outcome<()> {
     let partition = |(&partition, &offset): (&Partition, &Offset)| {
         OffsetCommitRequestPartition::default().with_partition_index(partition).with_committed_offset(offset)
     };
     let partitions = at.0.iter().map(partition).collect();
     let request = OffsetCommitRequest::default()
         .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
-        .with_member_id(StrBytes::from_string(member.id.clone()))
-        .with_generation_id_or_member_epoch(member.generation)
+        // The group has no members: partitions are chosen by who reads, and what counts is what the stores hold.
+        .with_generation_id_or_member_epoch(-1)
         .with_topics(vec![OffsetCommitRequestTopic::default().with_name(name(topic)).with_partitions(partitions)]);
     let code = |answer: &kafka_protocol::messages::OffsetCommitResponse| {
         let mut codes = answer.topics.iter().flat_map(|topic| &topic.partitions).map(|part| part.error_code);

@@ -34,6 +34,9 @@ use crate::record::{Outgoing, Writer, encode};
 /// How long an append waits until readers see what it committed: milliseconds as a rule. It is committed all the same.
 const VISIBLE_WAIT: Duration = Duration::from_secs(5);
 
+/// Between two tries to write while leaders move: longer outages undo the transaction.
+const PAUSES_MS: [u64; 7] = [20, 50, 100, 250, 500, 1_000, 2_000];
+
 /// Records for one partition.
 pub(crate) struct Part {
     pub(crate) topic: String,
@@ -201,7 +204,7 @@ impl Producer {
             encoded.collect::<Outcome<Vec<_>>>()
         });
         let encoded = encoded.await.map_err(|panic| Failure::Refused(panic.to_string()))??;
-        let written = self.produce(cluster, &encoded).await?;
+        let written = self.produce_patiently(cluster, &encoded).await?;
         for part in encoded {
             let sequence = state.written.entry((part.topic, part.partition)).or_default();
             *sequence = next_sequence(*sequence, part.count);
@@ -232,6 +235,20 @@ impl Producer {
             (code, "beginning a transaction")
         };
         cluster.ask_coordinator(Coordinates::Transaction, &self.id, &request, Duration::ZERO, code).await.map(drop)
+    }
+
+    /// The same bytes with the same numbers may be sent again: brokers answer what they know with its offset.
+    async fn produce_patiently(&self, cluster: &Cluster, parts: &[Encoded]) -> Outcome<Written> {
+        for pause in PAUSES_MS {
+            match self.produce(cluster, parts).await {
+                Err(failure) if failure.may_pass() => {
+                    parts.iter().for_each(|part| cluster.forget(&part.topic));
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                }
+                produced => return produced,
+            }
+        }
+        self.produce(cluster, parts).await
     }
 
     async fn produce(&self, cluster: &Cluster, parts: &[Encoded]) -> Outcome<Written> {

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use acquisition::Context;
 use acquisition::news::{self, FeedHealth, ListedFeed, Opml};
 use anyhow::Result;
-use contract::{Error, Log, SystemClock};
+use contract::Error;
 use serde_json::{Value, json};
 
 use crate::arguments::FeedAction;
+use crate::broker::{Access, OpenLog};
 use crate::output;
 use crate::settings::Settings;
 
@@ -19,9 +19,9 @@ use crate::settings::Settings;
 /// with `"health": {"title", "changed_at", "moved_to", "gone_since", "hub"}` of each feed that was asked before; for
 /// `export` to a file `{"file", "feeds"}`.
 pub(crate) async fn run(settings: &Settings, data: &Path, action: FeedAction, json: bool) -> Result<ExitCode> {
-    let settings = &settings.acquisition.news;
+    let (all, settings) = (settings, &settings.acquisition.news);
     match action {
-        FeedAction::List => list(&news::feeds(settings)?, &healths(data).await?, json)?,
+        FeedAction::List => list(&news::feeds(settings)?, &healths(all, data).await?, json)?,
         FeedAction::Export { file } => {
             let list = news::feeds(settings)?;
             let opml = news::write_opml("databroker", &list.feeds);
@@ -59,13 +59,13 @@ pub(crate) async fn run(settings: &Settings, data: &Path, action: FeedAction, js
 }
 
 /// How each feed does, by the name of its collector; empty where nothing was collected yet.
-async fn healths(data: &Path) -> Result<HashMap<String, FeedHealth>> {
+async fn healths(settings: &Settings, data: &Path) -> Result<HashMap<String, FeedHealth>> {
     let log = data.join("log");
     if !log.exists() {
         return Ok(HashMap::new());
     }
-    let (log, _) = embedded_log::EmbeddedLog::open_read_only(&log, Arc::new(SystemClock))?;
-    let cursors = log.cursors("news/feed/").await?;
+    let (log, _) = OpenLog::open(settings, &log, &[], Access::Read).await?;
+    let cursors = log.log().cursors("news/feed/").await?;
     Ok(cursors.into_iter().filter_map(|(id, cursor)| Some((id.0, FeedHealth::read(&cursor)?))).collect())
 }
 
