@@ -30,7 +30,7 @@ pub(crate) enum OpenLog {
     /// On this disk.
     Embedded(Arc<EmbeddedLog>),
     /// On a cluster; the file holds the data directory for this process.
-    Kafka(Arc<KafkaLog>, Option<std::fs::File>),
+    Kafka { log: Arc<KafkaLog>, _held: Option<std::fs::File> },
 }
 
 impl OpenLog {
@@ -46,13 +46,13 @@ impl OpenLog {
         match access {
             Access::Read if kafka.is_set() => {
                 let log = KafkaLog::open_read_only(kafka, sources, clock).await?;
-                Ok((Self::Kafka(Arc::new(log), None), Vec::new()))
+                Ok((Self::Kafka { log: Arc::new(log), _held: None }, Vec::new()))
             }
             Access::Write if kafka.is_set() => {
                 let held = embedded_log::hold(folder)?;
                 let log = KafkaLog::open(kafka, sources, clock).await?;
-                let created = log.created().iter().map(|topic| format!("topic `{topic}` was created")).collect();
-                Ok((Self::Kafka(Arc::new(log), Some(held)), created))
+                log.created().iter().for_each(|topic| info!("topic `{topic}` was created"));
+                Ok((Self::Kafka { log: Arc::new(log), _held: Some(held) }, Vec::new()))
             }
             // A reader meets the end of a log that is being written, which is no damage.
             Access::Read => {
@@ -71,7 +71,7 @@ impl OpenLog {
     pub(crate) fn log(&self) -> Arc<dyn Log> {
         match self {
             Self::Embedded(log) => log.clone(),
-            Self::Kafka(log, _) => log.clone(),
+            Self::Kafka { log, .. } => log.clone(),
         }
     }
 }

@@ -93,7 +93,12 @@ impl Cluster {
     }
 
     /// Asks one broker; `wait` is for how long it may wait before it answers, beyond the time that any answer takes.
-    pub(crate) async fn ask_broker<R: Request>(&self, broker: i32, request: &R, wait: Duration) -> Outcome<R::Response> {
+    pub(crate) async fn ask_broker<R: Request>(
+        &self,
+        broker: i32,
+        request: &R,
+        wait: Duration,
+    ) -> Outcome<R::Response> {
         let address = self.known().brokers.get(&broker).cloned();
         let address = address.ok_or_else(|| Failure::unheard(format!("broker {broker} is not known")))?;
         self.ask_at(&address, request, wait).await

@@ -74,7 +74,8 @@ impl Cursors {
         }
         state.next = state.next.max(&start);
         let settings = cluster.settings();
-        let until = Instant::now() + Duration::from_millis(settings.transaction_timeout_ms) + settings.request_timeout();
+        let until =
+            Instant::now() + Duration::from_millis(settings.transaction_timeout_ms) + settings.request_timeout();
         loop {
             let mut left = state.next.clone();
             left.0.retain(|partition, next| *next < end.of(*partition));
@@ -93,7 +94,10 @@ impl Cursors {
                 }
             }
             if Instant::now() > until {
-                return Err(Failure::unheard(format!("`{}` cannot be read to its end: a transaction hangs", self.topic)));
+                return Err(Failure::unheard(format!(
+                    "`{}` cannot be read to its end: a transaction hangs",
+                    self.topic
+                )));
             }
         }
     }

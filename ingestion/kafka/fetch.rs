@@ -100,8 +100,7 @@ fn request(topic: &str, places: &[(Partition, Offset)], bytes_max: usize, wait: 
             .with_fetch_offset(offset)
             .with_partition_max_bytes(share as i32)
     };
-    let topic =
-        FetchTopic::default().with_topic(name(topic)).with_partitions(places.iter().map(partition).collect());
+    let topic = FetchTopic::default().with_topic(name(topic)).with_partitions(places.iter().map(partition).collect());
     FetchRequest::default()
         .with_replica_id(BrokerId(-1))
         .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))

@@ -136,7 +136,8 @@ impl Fetched {
             return Ok(Vec::new());
         }
         let decoded = RecordBatchDecoder::decode(&mut self.bytes.clone());
-        let damaged = |cause| Failure::unheard(format!("the batch at offset {} is damaged: {cause}", self.offsets.start));
+        let damaged =
+            |cause| Failure::unheard(format!("the batch at offset {} is damaged: {cause}", self.offsets.start));
         decoded.map(|set| set.records).map_err(damaged)
     }
 

@@ -81,7 +81,9 @@ impl Settings {
         within("request_timeout_ms", self.request_timeout_ms, 1_000, 600_000)?;
         within("transaction_timeout_ms", self.transaction_timeout_ms, 1_000, 900_000)?;
         if self.tls_certificate_file.is_empty() != self.tls_key_file.is_empty() {
-            return Err(Error::change("use one of `kafka.tls_certificate_file` and `kafka.tls_key_file` without the other"));
+            return Err(Error::change(
+                "use one of `kafka.tls_certificate_file` and `kafka.tls_key_file` without the other",
+            ));
         }
         let names_a_place = !self.sasl_password_file.is_empty() || self.sasl_password.reveal().is_some();
         if !self.sasl_mechanism.is_empty() && (self.sasl_username.is_empty() || !names_a_place) {

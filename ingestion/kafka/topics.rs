@@ -1,6 +1,7 @@
 //! What topics there are, with which settings, and how those of the cluster differ.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use contract::{Error, Partition, Result, SourceId, Topic};
 use kafka_protocol::ResponseError;
@@ -11,7 +12,8 @@ use kafka_protocol::protocol::StrBytes;
 use kafka_protocol::records::Compression;
 
 use crate::cluster::{Cluster, name};
-use crate::failure::{Outcome, check};
+use crate::failure::{Failure, Outcome, check};
+use crate::offsets::{self, Edge};
 
 /// The built-in file.
 const BUILT_IN: &str = include_str!("topics.toml");
@@ -43,7 +45,8 @@ impl Topics {
     /// # Errors
     /// `Change` when the file is wrong or lacks a topic.
     pub(crate) fn new(file: &str, prefix: &str, sources: &[SourceId]) -> Result<Self> {
-        let doing = || if file.is_empty() { "understand topics.toml".to_owned() } else { format!("read topics `{file}`") };
+        let doing =
+            || if file.is_empty() { "understand topics.toml".to_owned() } else { format!("read topics `{file}`") };
         let text = match file {
             "" => BUILT_IN.to_owned(),
             file => std::fs::read_to_string(file).map_err(|cause| Error::change(doing()).because(cause))?,
@@ -56,7 +59,8 @@ impl Topics {
         for name in names {
             let general = || name.ends_with(".raw").then(|| sections.get("*.raw")).flatten();
             let section = sections.get(&name).or_else(general).cloned();
-            let section = section.ok_or_else(|| Error::change(format!("{}: it has no section for `{name}`", doing())))?;
+            let section =
+                section.ok_or_else(|| Error::change(format!("{}: it has no section for `{name}`", doing())))?;
             let (coverage, partitions) = (Topic::coverage().0, section.partitions);
             if !(1..=10_000).contains(&partitions) || (name == coverage && partitions != 1) {
                 return Err(Error::change(format!("{}: `{name}` cannot have {partitions} partitions", doing())));
@@ -185,20 +189,20 @@ impl Topics {
     }
 }
 
-/// Waits until every partition of new topics has a leader.
+/// Waits until the leader of every partition of new topics answers for it: named first, it is ready a little later.
 async fn until_led(cluster: &Cluster, topics: &[String]) -> Outcome<()> {
-    let until = std::time::Instant::now() + cluster.settings().request_timeout();
+    let until = Instant::now() + cluster.settings().request_timeout();
     for topic in topics {
         loop {
-            match cluster.leaders(topic).await {
-                Ok(Some(_)) => break,
-                Ok(None) | Err(_) if std::time::Instant::now() < until => {
-                    cluster.forget(topic);
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                }
-                Ok(None) => return Err(crate::failure::Failure::unheard(format!("`{topic}` was created and is not there"))),
-                Err(failure) => return Err(failure),
+            let listed = offsets::list(cluster, topic, Edge::End).await;
+            match listed {
+                Ok(end) if !end.0.is_empty() => break,
+                Err(failure) if Instant::now() > until || !failure.may_pass() => return Err(failure),
+                Ok(_) if Instant::now() > until => return Err(Failure::unheard(format!("`{topic}` does not appear"))),
+                Ok(_) | Err(_) => {}
             }
+            cluster.forget(topic);
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
     Ok(())
