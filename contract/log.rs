@@ -90,6 +90,12 @@ pub trait Log: Send + Sync {
     /// `Change` when the log has no such partition or cannot go on behind `committed`, `Stop` when the disk failed.
     async fn begin_after(&self, topic: &Topic, committed: &Positions) -> Result<()>;
 
+    /// Whether every offset between the start and the end of a partition is a record's. Kafka's have holes: the ends of
+    /// transactions, and what was undone.
+    fn is_dense(&self) -> bool {
+        true
+    }
+
     /// Says that all below `positions` is committed by every store, so that retention may remove it.
     ///
     /// # Errors

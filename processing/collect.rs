@@ -45,7 +45,9 @@ pub async fn collect(
     stop: &CancellationToken,
     mut heard: impl FnMut(&Harvest, &Appended),
 ) -> Result<Collected> {
-    let mut cursor = engines.log.cursor(&collector.id()).await?.unwrap_or_default();
+    let Engines { log, troubles, .. } = engines;
+    let id = collector.id();
+    let mut cursor = until_done("log", troubles, stop, || log.cursor(&id)).await?.unwrap_or_default();
     let mut collected = Collected::default();
     let mut held = Vec::new();
     let mut next = poll(collector, &cursor, engines, true, stop).await?;

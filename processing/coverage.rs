@@ -49,7 +49,7 @@ async fn committed(engines: &Engines) -> Result<Positions> {
 async fn bring(engines: &Engines, stop: &CancellationToken) -> Result<bool> {
     let Engines { log, cold, troubles, .. } = engines;
     let (topic, at) = (Topic::coverage(), committed(engines).await?);
-    let batch = log.read(&topic, &at, BYTES_MAX, Duration::ZERO).await?;
+    let batch = until_done("coverage log", troubles, stop, || log.read(&topic, &at, BYTES_MAX, Duration::ZERO)).await?;
     let range = OffsetRange { partition: 0, from: at.of(0), to: batch.next.of(0) };
     if range.from == range.to {
         return Ok(false);

@@ -1,7 +1,7 @@
 //! One source's way from the log to both stores.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contract::{
     Batch, Error, OffsetRange, Partition, Positions, Result, Rows, RowsBuilder, SourceId, Span, Topic, limits, metric,
@@ -19,6 +19,9 @@ use crate::{CommitPolicy, Engines, Recipe};
 
 /// How long a read waits for the first record; `stop` is seen at least this often.
 const READ_WAIT: Duration = Duration::from_millis(200);
+
+/// How often it is looked whether the topic has new partitions.
+const GROWTH_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A source's pipeline, to be started.
 pub struct Pipeline {
@@ -216,6 +219,7 @@ impl Reader {
         let (log, troubles) = (self.pipeline.engines.log.clone(), self.pipeline.engines.troubles.clone());
         let extent = log.extent(&self.topic).await?;
         let mut at = Positions(extent.end().0.keys().map(|&partition| (partition, from.of(partition))).collect());
+        let mut looked = Instant::now();
         let mut asked: Vec<Flush> = Vec::new();
         while !self.stop.is_cancelled() {
             asked.extend(std::iter::from_fn(|| flushes.try_recv().ok()).take(FLUSHES_MAX));
@@ -227,6 +231,10 @@ impl Reader {
                     // Whoever asked may have gone meanwhile; the commit stands all the same.
                     flush.done.send(()).unwrap_or_default();
                 }
+            }
+            if looked.elapsed() > GROWTH_INTERVAL {
+                looked = Instant::now();
+                self.see_new_partitions(&mut at).await;
             }
             let batch = until_done("log", &troubles, &self.stop, || {
                 log.read(&self.topic, &at, self.pipeline.batch_bytes_max, READ_WAIT)
@@ -245,6 +253,15 @@ impl Reader {
             at = next;
         }
         self.losses.tell(&self.pipeline.engines).await
+    }
+
+    /// A topic's partitions may grow while it is read. What cannot be asked now is asked the next time.
+    async fn see_new_partitions(&self, at: &mut Positions) {
+        let extent = self.pipeline.engines.log.extent(&self.topic).await.unwrap_or_default();
+        for partition in extent.end().0.into_keys().filter(|partition| !at.0.contains_key(partition)) {
+            info!(topic = %self.topic, partition, "`{}` has a new partition", self.topic);
+        }
+        extent.end().0.keys().for_each(|&partition| at.advance(partition, 0));
     }
 
     async fn process(&mut self, from: &Positions, batch: Batch) -> Result<Rows> {

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use acquisition::Source;
-use contract::{Error, Remedy, Result, SystemClock, metric};
+use contract::{Error, Log, Remedy, Result, SourceId, SystemClock, metric};
 use embedded_log::EmbeddedLog;
+use kafka_log::KafkaLog;
 use processing::{CommitPolicy, Engines, Pipeline, PipelineHandle, Recipe};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -24,13 +25,64 @@ pub(crate) enum Access {
     Write,
 }
 
+/// The log, opened: which one, for what only one of them can do.
+pub(crate) enum OpenLog {
+    /// On this disk.
+    Embedded(Arc<EmbeddedLog>),
+    /// On a cluster; the file holds the data directory for this process.
+    Kafka { log: Arc<KafkaLog>, _held: Option<std::fs::File> },
+}
+
+impl OpenLog {
+    /// Opens Kafka if it is set, else the folder. Answers what the user should know of it, too.
+    pub(crate) async fn open(
+        settings: &Settings,
+        folder: &Path,
+        sources: &[SourceId],
+        access: Access,
+    ) -> Result<(Self, Vec<String>)> {
+        let clock = Arc::new(SystemClock);
+        let kafka = settings.kafka.clone();
+        match access {
+            Access::Read if kafka.is_set() => {
+                let log = KafkaLog::open_read_only(kafka, sources, clock).await?;
+                Ok((Self::Kafka { log: Arc::new(log), _held: None }, Vec::new()))
+            }
+            Access::Write if kafka.is_set() => {
+                let held = embedded_log::hold(folder)?;
+                let log = KafkaLog::open(kafka, sources, clock).await?;
+                log.created().iter().for_each(|topic| info!("topic `{topic}` was created"));
+                Ok((Self::Kafka { log: Arc::new(log), _held: Some(held) }, Vec::new()))
+            }
+            // A reader meets the end of a log that is being written, which is no damage.
+            Access::Read => {
+                let (log, _) = EmbeddedLog::open_read_only(folder, clock)?;
+                Ok((Self::Embedded(Arc::new(log)), Vec::new()))
+            }
+            Access::Write => {
+                let (log, recovery) = EmbeddedLog::open(folder, sources, settings.log.clone(), clock)?;
+                let damage = (!recovery.is_clean()).then(|| recovery.to_string());
+                Ok((Self::Embedded(Arc::new(log)), damage.into_iter().collect()))
+            }
+        }
+    }
+
+    /// As every engine behind the same trait.
+    pub(crate) fn log(&self) -> Arc<dyn Log> {
+        match self {
+            Self::Embedded(log) => log.clone(),
+            Self::Kafka { log, .. } => log.clone(),
+        }
+    }
+}
+
 /// The engines of one data directory, opened.
 pub(crate) struct Broker {
     pub(crate) settings: Settings,
     pub(crate) data: PathBuf,
     pub(crate) access: Access,
     pub(crate) engines: Engines,
-    pub(crate) log: Arc<EmbeddedLog>,
+    pub(crate) log: OpenLog,
     pub(crate) cold: Arc<cold_store::DeltaStore>,
     pub(crate) sources: &'static [Source],
     /// Damage found and mended at the start, for the user.
@@ -57,10 +109,7 @@ impl Broker {
             std::fs::create_dir_all(data)
                 .map_err(|cause| Error::change(format!("create data directory `{}`", data.display())).because(cause))?;
         }
-        let (log, recovery) = match access {
-            Access::Read => EmbeddedLog::open_read_only(&log_dir, clock.clone())?,
-            Access::Write => EmbeddedLog::open(&log_dir, &ids, settings.log.clone(), clock.clone())?,
-        };
+        let (log, mut notes) = OpenLog::open(settings, &log_dir, &ids, access).await?;
         let (hot, hot_notes) = crate::hot::open(settings, &hot_dir, &schemas, clock.clone(), access).await?;
         let cold = match access {
             Access::Read => {
@@ -71,13 +120,10 @@ impl Broker {
                 cold_store::DeltaStore::open(&cold_dir, &schemas, settings.cold.clone(), clock.clone()).await?
             }
         };
-        // A reader meets the end of a log that is being written, which is no damage.
-        let damaged = access == Access::Write && !recovery.is_clean();
-        let mut notes = if damaged { vec![recovery.to_string()] } else { Vec::new() };
         notes.extend(hot_notes);
         notes.iter().for_each(|note| warn!("{note}"));
-        let (log, cold) = (Arc::new(log), Arc::new(cold));
-        let engines = Engines { log: log.clone(), hot, cold: cold.clone(), clock, troubles: Arc::default() };
+        let cold = Arc::new(cold);
+        let engines = Engines { log: log.log(), hot, cold: cold.clone(), clock, troubles: Arc::default() };
         Ok(Self { settings: settings.clone(), data: data.to_owned(), access, engines, log, cold, sources, notes })
     }
 

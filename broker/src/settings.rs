@@ -14,11 +14,8 @@ const PREFIX: &str = "DATABROKER_";
 /// Names with the prefix that are flags, not settings.
 const FLAGS: &[&str] = &["DATABROKER_CONFIG", "DATABROKER_DATA"];
 /// Engines that are named in the environment, and what serves in their place for now.
-const ENGINES: &[(&str, &str)] = &[
-    ("KAFKA_BOOTSTRAP_SERVERS", "the embedded log"),
-    ("DATABRICKS_HOST", "Delta tables on this disk"),
-    ("DATABRICKS_TOKEN", "Delta tables on this disk"),
-];
+const ENGINES: &[(&str, &str)] =
+    &[("DATABRICKS_HOST", "Delta tables on this disk"), ("DATABRICKS_TOKEN", "Delta tables on this disk")];
 
 /// Names by which engines are known beyond this program, and the settings that they are.
 const OTHER_NAMES: &[(&str, &str)] = &[
@@ -26,6 +23,7 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("ELASTICSEARCH_API_KEY", "DATABROKER_ELASTICSEARCH_API_KEY"),
     ("ELASTICSEARCH_USERNAME", "DATABROKER_ELASTICSEARCH_USERNAME"),
     ("ELASTICSEARCH_PASSWORD", "DATABROKER_ELASTICSEARCH_PASSWORD"),
+    ("KAFKA_BOOTSTRAP_SERVERS", "DATABROKER_KAFKA_BOOTSTRAP_SERVERS"),
 ];
 
 /// All settings, a section a stage.
@@ -37,6 +35,7 @@ pub(crate) struct Settings {
     #[serde(flatten)]
     pub(crate) acquisition: acquisition::Settings,
     pub(crate) log: embedded_log::Settings,
+    pub(crate) kafka: kafka_log::Settings,
     pub(crate) processing: processing::Settings,
     pub(crate) hot: hot_store::Settings,
     pub(crate) elasticsearch: hot_store::ElasticsearchSettings,
@@ -217,8 +216,15 @@ mod tests {
 
     #[test]
     fn an_engine_that_is_not_there_yet_is_refused_and_not_ignored() {
-        let error = load("", &[("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092")]).expect_err("refused").to_string();
-        assert!(error.contains("KAFKA_BOOTSTRAP_SERVERS") && error.contains("the embedded log"), "{error}");
+        let error = load("", &[("DATABRICKS_HOST", "localhost")]).expect_err("refused").to_string();
+        assert!(error.contains("DATABRICKS_HOST") && error.contains("Delta tables on this disk"), "{error}");
+    }
+
+    #[test]
+    fn one_variable_chooses_kafka() {
+        let settings = load("[kafka]\nclient_id = \"lab\"", &[("KAFKA_BOOTSTRAP_SERVERS", "a:9092")]).expect("valid");
+        assert_eq!((settings.kafka.bootstrap_servers.as_str(), settings.kafka.client_id.as_str()), ("a:9092", "lab"));
+        assert!(settings.kafka.is_set() && !load("", &[]).expect("valid").kafka.is_set());
     }
 
     #[test]

@@ -58,7 +58,7 @@ mod wire;
 mod writer;
 
 pub use check::Check;
-pub use log::EmbeddedLog;
+pub use log::{EmbeddedLog, hold};
 pub use recovery::{Cut, Recovery};
 pub use settings::{Compression, Settings};
 pub use survey::Damage;

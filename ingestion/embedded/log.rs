@@ -325,6 +325,17 @@ fn create_durably(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Takes the data directory of a log in `folder` for this process, as long as the answer lives, though its log stands
+/// elsewhere: so no two processes write the stores beside it.
+///
+/// # Errors
+/// `Change` when another process has it, `Stop` when the disk fails.
+pub fn hold(folder: &Path) -> Result<File> {
+    let failed = |error| Error::stop(format!("lock the log in `{}`", folder.display())).because(error);
+    create_durably(folder).map_err(failed)?;
+    lock(folder)
+}
+
 /// Takes the folder for this process, as long as the file lives, and writes the process id into it.
 fn lock(folder: &Path) -> Result<File> {
     let path = folder.join("lock");

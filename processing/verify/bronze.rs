@@ -55,11 +55,13 @@ struct Window {
 struct Known {
     id: u64,
     body: u64,
+    /// Whether the log has it too, as far as the log was read.
+    is_logged: bool,
 }
 
 impl Known {
     fn of(id: &str, body: &[u8]) -> Self {
-        Self { id: xxh3_64(id.as_bytes()), body: xxh3_64(body) }
+        Self { id: xxh3_64(id.as_bytes()), body: xxh3_64(body), is_logged: false }
     }
 }
 
@@ -90,13 +92,45 @@ struct Judge<'a> {
 impl Judge<'_> {
     async fn window(&mut self, mut window: Window, log_start: &Positions) -> Result<()> {
         self.read_bronze(&mut window).await?;
-        for (&partition, known) in &window.partitions {
-            for (offset, _) in (window.from..).zip(known).filter(|(_, known)| known.is_none()) {
-                let table = bronze_table(self.source);
-                self.proof.differs(|| format!("offset {offset} of partition {partition} is missing in `{table}`"));
-                self.remedy.missing.push((partition, offset));
+        // Where offsets have holes, the log's records tell which must be there.
+        if self.engines.log.is_dense() {
+            for (&partition, known) in &window.partitions {
+                for (offset, _) in (window.from..).zip(known).filter(|(_, known)| known.is_none()) {
+                    self.is_missing(partition, offset);
+                }
             }
         }
+        self.read_log(&mut window, log_start).await?;
+        if !self.engines.log.is_dense() {
+            self.name_unlogged(&window, log_start);
+        }
+        Ok(())
+    }
+
+    fn is_missing(&mut self, partition: Partition, offset: Offset) {
+        let table = bronze_table(self.source);
+        self.proof.differs(|| format!("offset {offset} of partition {partition} is missing in `{table}`"));
+        self.remedy.missing.push((partition, offset));
+    }
+
+    /// Names what bronze has at offsets where a reader of the log finds nothing: a transaction that was undone, or the
+    /// records of a log that was there before. It is not mended: which of both is right nobody can tell.
+    fn name_unlogged(&mut self, window: &Window, log_start: &Positions) {
+        let table = bronze_table(self.source);
+        for (&partition, known) in &window.partitions {
+            let start = log_start.of(partition);
+            let unlogged = |(offset, known): &(Offset, &Option<Known>)| {
+                *offset >= start && known.is_some_and(|known| !known.is_logged)
+            };
+            for (offset, _) in (window.from..).zip(known).filter(unlogged) {
+                self.proof.differs(|| {
+                    format!("offset {offset} of partition {partition} is in `{table}` and no record of the log")
+                });
+            }
+        }
+    }
+
+    async fn read_log(&mut self, window: &mut Window, log_start: &Positions) -> Result<()> {
         let starts = window.partitions.keys().map(|&partition| (partition, window.from.max(log_start.of(partition))));
         let mut at = Positions(starts.collect());
         loop {
@@ -113,7 +147,7 @@ impl Judge<'_> {
                     format!("offsets {from}..{to} of partition {partition} cannot be read from the log: {reason}")
                 });
             }
-            batch.records.iter().for_each(|record| self.compare(&mut window, record));
+            batch.records.iter().for_each(|record| self.compare(window, record));
             if batch.next == at {
                 let table = bronze_table(self.source);
                 for (partition, end) in at.0 {
@@ -132,7 +166,14 @@ impl Judge<'_> {
         let (partition, offset) = (at.partition, at.offset);
         let Some(place) = window.at(partition, offset) else { return };
         *self.proof.counts.entry("log_records").or_default() += 1;
-        let Some(stored) = *place else { return };
+        let Some(stored) = place.as_mut() else {
+            if !self.engines.log.is_dense() {
+                self.is_missing(partition, offset);
+            }
+            return;
+        };
+        stored.is_logged = true;
+        let stored = *stored;
         let logged = Known::of(at.record.id.as_str(), &at.record.body);
         let table = bronze_table(self.source);
         if stored.id != logged.id {

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use kafka_log::KafkaLog;
 use serde_json::{Value, json};
 
-use crate::broker::{Access, Broker};
+use crate::broker::{Access, Broker, OpenLog};
 use crate::output;
 use crate::running::Running;
 use crate::settings::Settings;
@@ -28,6 +29,9 @@ pub(crate) async fn run(settings: &Settings, data: &Path, json: bool) -> Result<
             format!("{} serves {} at {}", running.pid, data.display(), running.http),
         )),
         None => checks.extend(ports(settings)),
+    }
+    if settings.kafka.is_set() {
+        checks.extend(kafka(settings).await);
     }
     checks.extend(engines(settings, data).await);
     if settings.elasticsearch.is_set() {
@@ -98,6 +102,21 @@ fn ports(settings: &Settings) -> Vec<Value> {
     listens.into_iter().filter(|(_, listen)| !listen.is_empty()).map(probe).collect()
 }
 
+/// Whether Kafka answers and the topics are as `topics.toml` has them; what differs is told and left as it is.
+async fn kafka(settings: &Settings) -> Vec<Value> {
+    let sources: Vec<_> = acquisition::SOURCES.iter().map(|source| source.id).collect();
+    let clock = std::sync::Arc::new(contract::SystemClock);
+    let drift = match KafkaLog::open_read_only(settings.kafka.clone(), &sources, clock).await {
+        Ok(log) => log.drift().await,
+        Err(error) => Err(error),
+    };
+    match drift {
+        Ok(drift) if drift.is_empty() => vec![check("kafka", "ok", "every topic is as `topics.toml` has it")],
+        Ok(drift) => drift.into_iter().map(|line| check("kafka", "warning", line)).collect(),
+        Err(error) => vec![check("kafka", "failed", error.to_string())],
+    }
+}
+
 async fn engines(settings: &Settings, data: &Path) -> Vec<Value> {
     if !data.join("log").exists() {
         return vec![check("engines", "ok", "no data yet")];
@@ -107,7 +126,8 @@ async fn engines(settings: &Settings, data: &Path) -> Vec<Value> {
         Err(error) => return vec![check("engines", "failed", error.to_string())],
     };
     let mut checks = vec![check("engines", "ok", "log, hot store and cold store open")];
-    match broker.log.check().await {
+    let OpenLog::Embedded(log) = &broker.log else { return checks };
+    match log.check().await {
         Ok(found) if found.damages.is_empty() => {
             checks.push(check("log", "ok", format!("{} frames have their checksums", found.frames)));
         }

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use acquisition::Context;
 use acquisition::news::{self, FeedHealth, ListedFeed, Opml};
 use anyhow::Result;
-use contract::{Clock, Cursor, Error, Log, SystemClock};
+use contract::{Clock, Cursor, Error, SystemClock};
 use serde_json::{Value, json};
 
 use crate::arguments::FeedAction;
+use crate::broker::{Access, OpenLog};
 use crate::output;
 use crate::settings::Settings;
 
@@ -20,9 +20,9 @@ use crate::settings::Settings;
 /// "next_poll_at", "interval_seconds", "moved_to", "moving_to", "gone_since", "hub"}` of each feed, where `state` is `new`,
 /// `answers`, `fails` or `gone`; for `export` to a file `{"file", "feeds"}`.
 pub(crate) async fn run(settings: &Settings, data: &Path, action: FeedAction, json: bool) -> Result<ExitCode> {
-    let settings = &settings.acquisition.news;
+    let (all, settings) = (settings, &settings.acquisition.news);
     match action {
-        FeedAction::List => list(&news::feeds(settings)?, &cursors(data).await?, json)?,
+        FeedAction::List => list(&news::feeds(settings)?, &cursors(all, data).await?, json)?,
         FeedAction::Export { file } => {
             let list = news::feeds(settings)?;
             let opml = news::write_opml("databroker", &list.feeds);
@@ -60,13 +60,13 @@ pub(crate) async fn run(settings: &Settings, data: &Path, action: FeedAction, js
 }
 
 /// The cursors of feeds, by the name of their collector; empty where nothing was collected yet.
-async fn cursors(data: &Path) -> Result<HashMap<String, Cursor>> {
+async fn cursors(settings: &Settings, data: &Path) -> Result<HashMap<String, Cursor>> {
     let log = data.join("log");
     if !log.exists() {
         return Ok(HashMap::new());
     }
-    let (log, _) = embedded_log::EmbeddedLog::open_read_only(&log, Arc::new(SystemClock))?;
-    let cursors = log.cursors("news/feed/").await?;
+    let (log, _) = OpenLog::open(settings, &log, &[], Access::Read).await?;
+    let cursors = log.log().cursors("news/feed/").await?;
     Ok(cursors.into_iter().map(|(id, cursor)| (id.0, cursor)).collect())
 }
 

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Control;
-use crate::broker::{Access, Broker};
+use crate::broker::{Access, Broker, OpenLog};
 use crate::settings::Settings;
 use crate::{running, signals};
 
@@ -49,7 +49,10 @@ pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Resul
     let Collectors { polled, webhooks } = collectors(&broker, sample)?;
     let services = services(&broker, control, webhooks, metrics, &health);
     let server = serving::serve(&settings.serving_in_force(), services, stop.clone().cancelled_owned()).await?;
-    let kafka = embedded_log::kafka::serve(broker.log.clone(), stop.clone()).await?;
+    let kafka = match &broker.log {
+        OpenLog::Embedded(log) => embedded_log::kafka::serve(log.clone(), stop.clone()).await?,
+        OpenLog::Kafka { .. } => None,
+    };
     let _announced = running::announce(data, &server, kafka.as_ref().map(|kafka| kafka.address))?;
     let mut collectors = start_collectors(&broker, polled, &stop);
     greet(&broker, &server, sample);

@@ -1,0 +1,295 @@
+//! The log on a real Kafka, which `engines/kafka/start` runs: `cargo test -p kafka-log --features real-servers`. Needs Java
+//! and Maven.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use contract::conformance::log::{Maker, PARTITIONS, SOURCE, suite};
+use contract::{
+    CollectorId, Cursor, Harvest, Log, Positions, RawRecord, RecordId, Remedy, Secret, SystemClock, Timestamp, Topic,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::{KafkaLog, Settings};
+
+/// The first start fetches the jars.
+const START_WAIT: Duration = Duration::from_secs(300);
+
+/// A broker that ends with the test.
+struct Server {
+    child: Child,
+    folder: PathBuf,
+    port: u16,
+}
+
+impl Server {
+    fn start(folder: &Path) -> Self {
+        Self::start_with(folder, free_port(), &[])
+    }
+
+    fn start_with(folder: &Path, port: u16, environment: &[(&str, String)]) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../engines/kafka/start");
+        let said = folder.join("said");
+        let out = std::fs::File::create(&said).unwrap();
+        let child = Command::new(script)
+            .args([folder.as_os_str(), port.to_string().as_ref()])
+            .envs(environment.iter().map(|(name, value)| (*name, value)))
+            .stdin(Stdio::null())
+            .stdout(out)
+            .spawn()
+            .unwrap();
+        let mut server = Self { child, folder: folder.to_owned(), port };
+        let since = Instant::now();
+        while !std::fs::read_to_string(&said).unwrap().contains("ready ") {
+            assert!(server.child.try_wait().unwrap().is_none(), "Kafka ended; see {}", server.folder.display());
+            assert!(since.elapsed() < START_WAIT, "Kafka is not ready");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        server
+    }
+
+    fn settings(&self, prefix: &str) -> Settings {
+        Settings {
+            bootstrap_servers: format!("127.0.0.1:{}", self.port),
+            topic_prefix: prefix.to_owned(),
+            ..Settings::default()
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ended = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+/// A port that is free together with those a hundred and two hundred above, which `start` takes too.
+fn free_port() -> u16 {
+    loop {
+        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        if port < 65_000 && [100, 200].iter().all(|above| TcpListener::bind(("127.0.0.1", port + above)).is_ok()) {
+            return port;
+        }
+    }
+}
+
+struct OnKafka(Server);
+
+#[async_trait]
+impl Maker for OnKafka {
+    async fn open(&self, name: &str) -> Arc<dyn Log> {
+        assert_eq!(PARTITIONS, 4, "as in topics.toml");
+        let settings = self.0.settings(&format!("{name}-"));
+        Arc::new(KafkaLog::open(settings, &[SOURCE], Arc::new(SystemClock)).await.unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_kafka_keeps_what_the_suite_of_logs_asks() {
+    let folder = tempfile::tempdir().unwrap();
+    suite(&OnKafka(Server::start(folder.path()))).await;
+}
+
+fn harvest(number: usize, records: usize) -> Harvest {
+    let record = |place: usize| RawRecord {
+        id: RecordId::from(format!("{number}-{place}")),
+        event_time: Timestamp(1_700_000_000_000_000),
+        fetched_at: Timestamp(1_700_000_001_000_000),
+        body: Bytes::from(format!("{{\"number\":{number}}}")),
+    };
+    Harvest {
+        source: SOURCE,
+        collector: CollectorId("conformance/events".to_owned()),
+        records: (0..records).map(record).collect(),
+        coverage: Vec::new(),
+        cursor: Cursor(number.to_string()),
+        poll_again_in: None,
+        acknowledge: None,
+    }
+}
+
+async fn open(settings: Settings) -> KafkaLog {
+    KafkaLog::open(settings, &[SOURCE], Arc::new(SystemClock)).await.unwrap()
+}
+
+/// How often each id is read.
+async fn read_ids(log: &KafkaLog) -> BTreeMap<String, usize> {
+    let end = log.extent(&Topic::raw(SOURCE)).await.unwrap().end();
+    let mut next = Positions(end.0.keys().map(|&partition| (partition, 0)).collect());
+    let mut ids = BTreeMap::new();
+    while !next.reaches(&end) {
+        let read = log.read(&Topic::raw(SOURCE), &next, 1 << 20, Duration::from_secs(1)).await;
+        let batch = match read {
+            Err(error) if error.remedy() == Remedy::Retry => continue,
+            read => read.unwrap(),
+        };
+        batch.records.iter().for_each(|at| *ids.entry(at.record.id.to_string()).or_default() += 1);
+        next = batch.next;
+    }
+    ids
+}
+
+/// Appends harvests in order for as long as told, each until it is taken; answers how many.
+async fn append_until(log: &KafkaLog, until: Instant, first: usize) -> usize {
+    let mut number = first;
+    while Instant::now() < until {
+        match log.append(&harvest(number, 20)).await {
+            Ok(_) => number += 1,
+            Err(error) => {
+                assert_eq!(error.remedy(), Remedy::Retry, "{error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    number
+}
+
+/// Every harvest is there once, and the cursor says the last.
+async fn assert_whole(log: &KafkaLog, harvests: usize) {
+    let ids = read_ids(log).await;
+    let wrong: Vec<_> = ids.iter().filter(|(_, count)| **count != 1).collect();
+    assert!(wrong.is_empty(), "doubled: {wrong:?}");
+    assert_eq!(ids.len(), harvests * 20);
+    let cursor = log.cursor(&harvest(0, 0).collector).await.unwrap();
+    assert_eq!(cursor, Some(harvest(harvests - 1, 0).cursor));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_is_started_twice_ends_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let (first, second) = (open(server.settings("")).await, open(server.settings("")).await);
+    let collector = harvest(0, 0).collector;
+    assert_eq!(first.cursor(&collector).await.unwrap(), None);
+    first.append(&harvest(0, 20)).await.unwrap();
+    assert_eq!(second.cursor(&collector).await.unwrap(), Some(Cursor("0".to_owned())));
+    let error = first.append(&harvest(1, 20)).await.unwrap_err();
+    assert_eq!(error.remedy(), Remedy::Stop);
+    assert!(error.to_string().contains("another process runs the collector `conformance/events`"), "{error}");
+    second.append(&harvest(1, 20)).await.unwrap();
+    assert_whole(&second, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_killed_again_and_again_loses_nothing_and_doubles_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path());
+    let (port, log) = (server.port, open(server.settings("")).await);
+    let mut done = 0;
+    for round in 0..5_u64 {
+        let until = Instant::now() + Duration::from_secs(12);
+        let killing = tokio::task::spawn_blocking({
+            let folder = folder.path().to_owned();
+            move || {
+                std::thread::sleep(Duration::from_millis(300 + 217 * round));
+                drop(server);
+                Server::start_with(&folder, port, &[])
+            }
+        });
+        done = append_until(&log, until, done).await;
+        server = killing.await.unwrap();
+    }
+    assert!(done > 20, "{done} harvests");
+    assert_whole(&log, done).await;
+    drop(server);
+}
+
+/// Stands between clients and a broker, and cuts one answer in `one_in` off, after the request was taken.
+async fn cut_answers(listener: tokio::net::TcpListener, port: u16, one_in: u64) {
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    loop {
+        let (client, _) = listener.accept().await.unwrap();
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let mut random = seed;
+        tokio::spawn(async move {
+            let broker = TcpStream::connect(("127.0.0.1", port)).await?;
+            let ((mut from_client, mut to_client), (mut from_broker, mut to_broker)) =
+                (client.into_split(), broker.into_split());
+            let asking = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_broker).await });
+            let mut bytes = vec![0; 64 << 10];
+            loop {
+                let read = from_broker.read(&mut bytes).await?;
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                if read == 0 || (random >> 33) % one_in == 0 {
+                    asking.abort();
+                    return Ok::<_, std::io::Error>(());
+                }
+                to_client.write_all(&bytes[..read]).await?;
+            }
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_cut_off_lose_nothing_and_double_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let between = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let advertised = between.local_addr().unwrap().port();
+    let port = free_port();
+    let cutting = tokio::spawn(cut_answers(between, port, 12));
+    let server = Server::start_with(folder.path(), port, &[("ADVERTISED", advertised.to_string())]);
+    let log = open(server.settings("")).await;
+    let done = append_until(&log, Instant::now() + Duration::from_secs(30), 0).await;
+    assert!(done > 20, "{done} harvests");
+    assert_whole(&log, done).await;
+    cutting.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_logs_in_over_tls_by_each_mechanism_and_never_says_the_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let (authority, both) = (folder.path().join("ca.pem"), folder.path().join("server.pem"));
+    std::fs::write(&authority, made.cert.pem()).unwrap();
+    std::fs::write(&both, format!("{}{}", made.signing_key.serialize_pem(), made.cert.pem())).unwrap();
+    let environment = [("SECURE", both.display().to_string())];
+    let server = Server::start_with(folder.path(), free_port(), &environment);
+    for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
+        let settings = Settings {
+            bootstrap_servers: format!("127.0.0.1:{}", server.port + 200),
+            topic_prefix: format!("{mechanism}-"),
+            tls: true,
+            tls_ca_file: authority.display().to_string(),
+            sasl_mechanism: mechanism.to_owned(),
+            sasl_username: "lab".to_owned(),
+            sasl_password: Secret::from("lab-secret".to_owned()),
+            ..Settings::default()
+        };
+        let log = open(settings.clone()).await;
+        log.append(&harvest(0, 20)).await.unwrap();
+        assert_whole(&log, 1).await;
+        let wrong = Settings { sasl_password: Secret::from("not-that-one".to_owned()), ..settings.clone() };
+        let error = KafkaLog::open(wrong, &[SOURCE], Arc::new(SystemClock)).await.err().unwrap();
+        assert_eq!(error.remedy(), Remedy::Change, "{error}");
+        assert!(!error.to_string().contains("not-that-one"), "{error}");
+        let unknown = Settings { tls_ca_file: String::new(), ..settings };
+        let error = KafkaLog::open(unknown, &[SOURCE], Arc::new(SystemClock)).await.err().unwrap();
+        assert_eq!(error.remedy(), Remedy::Change, "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kcat_reads_keys_headers_and_bodies_of_what_is_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let log = open(server.settings("")).await;
+    log.append(&harvest(0, 3)).await.unwrap();
+    let settings = server.settings("");
+    let asked = ["-b", &settings.bootstrap_servers, "-C", "-e", "-q", "-t", "conformance.raw", "-f", "%k|%s|%h\n"];
+    let output = Command::new("kcat").args(asked).output().expect("this test needs `kcat`");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut lines: Vec<_> = text.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines.len(), 3, "{text}");
+    let expected = "0-0|{\"number\":0}|id=0-0,event_time=1700000000000000,fetched_at=1700000001000000,\
+                    content_type=application/json";
+    assert_eq!(lines[0], expected);
+    assert_eq!(log.drift().await.unwrap(), Vec::<String>::new());
+}
