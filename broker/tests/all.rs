@@ -2,11 +2,13 @@
 
 mod crash;
 mod crash_up;
+#[cfg(test)]
 #[cfg(feature = "real-servers")]
 mod elasticsearch;
 mod foreign;
 mod health;
 mod interrupt;
+#[cfg(test)]
 #[cfg(feature = "real-servers")]
 mod parity;
 mod story;
