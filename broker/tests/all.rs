@@ -3,12 +3,14 @@
 mod crash;
 mod crash_dnstap;
 mod crash_up;
+#[cfg(test)]
 #[cfg(feature = "real-servers")]
 mod elasticsearch;
 mod foreign;
 mod health;
 mod interrupt;
 mod kafka_clients;
+#[cfg(test)]
 #[cfg(feature = "real-servers")]
 mod parity;
 mod story;

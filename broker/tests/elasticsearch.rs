@@ -4,7 +4,7 @@
 use contract::conformance::real_server::RealServer;
 use serde_json::{Value, json};
 
-use crate::support::{Place, events, gzip_lines, http_json};
+use crate::support::{Place, events, gzip_lines, http, http_json};
 
 /// A place whose hot store is a server of its own.
 fn with_server() -> (Place, RealServer, String) {
@@ -36,7 +36,7 @@ fn real_servers_what_is_changed_on_elasticsearch_by_hand_is_found_and_mended() {
         let day = found["hits"]["hits"][hit]["_source"]["event_time"].as_str().expect("text")[..10].replace('-', ".");
         format!("{hosts}/{}/_doc/{day}:{}?refresh=true", text("_index"), text("_id"))
     };
-    http_json("DELETE", &document(0), &json!({}));
+    http_json("DELETE", &document(0), &Value::Null);
     http_json("PUT", &document(1), &json!({"title": "another"}));
     let broken = hot_proof(&place);
     assert_eq!((&broken["ok"], broken["differences"].as_u64() > Some(1)), (&json!(false), true), "{broken}");
@@ -47,10 +47,15 @@ fn real_servers_what_is_changed_on_elasticsearch_by_hand_is_found_and_mended() {
 
 #[test]
 fn real_servers_elasticsearch_killed_during_a_backfill_loses_and_doubles_nothing() {
-    let (place, mut server, _) = with_server();
+    let (place, mut server, hosts) = with_server();
     let file = place.write("hour.json.gz", &gzip_lines(&events(0, 6_000)));
     let mut backfill = place.command(&["backfill", "github", &file]).spawn().expect("databroker starts");
-    for wait_ms in [700, 400, 250] {
+    // A peer that is away at the start ends the command; from the first row on it is waited for.
+    while !http("GET", &format!("{hosts}/github-*/_count"), "").1.contains("\"count\":1") {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(backfill.try_wait().expect("a child").is_none(), "it ended before it was killed for");
+    }
+    for wait_ms in [50, 400, 250] {
         std::thread::sleep(std::time::Duration::from_millis(wait_ms));
         let port = server.port;
         drop(server);

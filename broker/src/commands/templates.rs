@@ -26,7 +26,7 @@ pub(crate) async fn run(settings: &Settings, force: bool, json: bool) -> anyhow:
     output::line(&store.server());
     for template in &templates {
         let text = |name: &str| template[name].as_str().unwrap_or_default().to_owned();
-        output::line(&format!("{:<20} {:<8} {}", text("name"), text("state"), text("detail")).trim_end().to_owned());
+        output::line(&format!("{:<20} {:<8} {}", text("name"), text("state"), text("detail")));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -31,7 +31,8 @@ mod lying_server;
 #[cfg(test)]
 mod lying_test;
 mod pace;
-#[cfg(all(test, feature = "real-servers"))]
+#[cfg(test)]
+#[cfg(feature = "real-servers")]
 mod real_server_test;
 mod refused;
 mod repair;

@@ -58,6 +58,7 @@ impl Subject for Elasticsearch {
 #[tokio::test(flavor = "multi_thread")]
 async fn real_servers_the_store_passes_the_conformance_suite_on_elasticsearch() {
     let server = Elasticsearch::start();
+    assert!(CASES.len() > 8);
     for (name, case) in CASES {
         println!("{name}");
         server.clear().await;
@@ -65,16 +66,15 @@ async fn real_servers_the_store_passes_the_conformance_suite_on_elasticsearch() 
     }
 }
 
-/// How often the server is killed; `DATABROKER_TEST_KILLS` makes the loop longer.
+/// How often the server is killed; each costs ten seconds.
 const KILLS: u64 = 3;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn real_servers_elasticsearch_killed_in_mid_bulk_loses_and_doubles_nothing() {
-    let kills = std::env::var("DATABROKER_TEST_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
     let Elasticsearch { settings, _server: mut server, _folder: folder } = Elasticsearch::start();
     let store = Elasticsearch::store(&settings).await;
     let mut at = 0;
-    for kill in 0..kills {
+    for kill in 0..KILLS {
         let writing = tokio::spawn(write_until_it_fails(store.clone(), at));
         // Another moment each time.
         tokio::time::sleep(Duration::from_millis(150 + kill * 137 % 500)).await;
