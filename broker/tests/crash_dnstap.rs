@@ -25,7 +25,7 @@ fn frame(connection: u64, number: u64) -> Vec<u8> {
         query.push(label.len() as u8);
         query.extend(label.into_bytes());
     }
-    query.extend([0, 0, if number % 2 == 0 { 1 } else { 28 }, 0, 1]);
+    query.extend([0, 0, if number.is_multiple_of(2) { 1 } else { 28 }, 0, 1]);
     // CLIENT_QUERY, INET, UDP, 192.0.2.1, a time in 2025, the query.
     let head = [8, 5, 16, 1, 24, 1, 0x22, 4, 192, 0, 2, 1, 0x40, 0x80, 0x8b, 0xd2, 0xbb, 6, 0x52, query.len() as u8];
     let message = [&head[..], &query].concat();
