@@ -27,7 +27,8 @@ mod fetch;
 mod log;
 mod offsets;
 mod producer;
-#[cfg(all(test, feature = "real-servers"))]
+#[cfg(test)]
+#[cfg(feature = "real-servers")]
 mod real_servers_test;
 mod record;
 mod sasl;

@@ -217,7 +217,7 @@ async fn cut_answers(listener: tokio::net::TcpListener, port: u16, one_in: u64) 
             loop {
                 let read = from_broker.read(&mut bytes).await?;
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                if read == 0 || (random >> 33) % one_in == 0 {
+                if read == 0 || (random >> 33).is_multiple_of(one_in) {
                     asking.abort();
                     return Ok::<_, std::io::Error>(());
                 }

@@ -2,7 +2,7 @@
 //!
 //! | proof | says |
 //! | --- | --- |
-//! | `bronze` | bronze holds every log offset below its mark once, with the log's bytes |
+//! | `bronze` | bronze holds every record of the log below its mark once, with the log's bytes, and no other where the log reaches |
 //! | `silver` | every record of bronze is a row, repeats the id of a row, or is a dead letter; no row or dead letter is without its record |
 //! | `hot` | every row younger than the retention is in the hot store once with the same values, and nothing else is |
 //! | `balance` | records in = rows + duplicates + rejects |
