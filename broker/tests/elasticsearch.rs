@@ -59,7 +59,7 @@ fn real_servers_elasticsearch_killed_during_a_backfill_loses_and_doubles_nothing
         std::thread::sleep(std::time::Duration::from_millis(wait_ms));
         let port = server.port;
         drop(server);
-        server = RealServer::start_at("elasticsearch", &place.home.path().join("server"), port);
+        server = RealServer::start_at("elasticsearch", &place.home.path().join("server"), port, &[]);
     }
     assert!(backfill.wait().expect("it ends").success());
     let proof = hot_proof(&place);

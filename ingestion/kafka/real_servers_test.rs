@@ -2,15 +2,14 @@
 //! and Maven.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use contract::conformance::log::{Maker, PARTITIONS, SOURCE, suite};
+use contract::conformance::real_server::{RealServer, free_port};
 use contract::{
     CollectorId, Cursor, Harvest, Log, Positions, RawRecord, RecordId, Remedy, Secret, SystemClock, Timestamp, Topic,
 };
@@ -19,74 +18,21 @@ use tokio::net::TcpStream;
 
 use crate::{KafkaLog, Settings};
 
-/// The first start fetches the jars.
-const START_WAIT: Duration = Duration::from_secs(300);
-
-/// A broker that ends with the test.
-struct Server {
-    child: Child,
-    folder: PathBuf,
-    port: u16,
-}
-
-impl Server {
-    fn start(folder: &Path) -> Self {
-        Self::start_with(folder, free_port(), &[])
-    }
-
-    fn start_with(folder: &Path, port: u16, environment: &[(&str, String)]) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../engines/kafka/start");
-        let said = folder.join("said");
-        let out = std::fs::File::create(&said).unwrap();
-        let child = Command::new(script)
-            .args([folder.as_os_str(), port.to_string().as_ref()])
-            .envs(environment.iter().map(|(name, value)| (*name, value)))
-            .stdin(Stdio::null())
-            .stdout(out)
-            .spawn()
-            .unwrap();
-        let mut server = Self { child, folder: folder.to_owned(), port };
-        let since = Instant::now();
-        while !std::fs::read_to_string(&said).unwrap().contains("ready ") {
-            assert!(server.child.try_wait().unwrap().is_none(), "Kafka ended; see {}", server.folder.display());
-            assert!(since.elapsed() < START_WAIT, "Kafka is not ready");
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        server
-    }
-
-    fn settings(&self, prefix: &str) -> Settings {
-        Settings {
-            bootstrap_servers: format!("127.0.0.1:{}", self.port),
-            topic_prefix: prefix.to_owned(),
-            ..Settings::default()
-        }
+fn settings(server: &RealServer, prefix: &str) -> Settings {
+    Settings {
+        bootstrap_servers: format!("127.0.0.1:{}", server.port),
+        topic_prefix: prefix.to_owned(),
+        ..Settings::default()
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ended = self.child.kill().and_then(|()| self.child.wait());
-    }
-}
-
-/// A port that is free together with those a hundred and two hundred above, which `start` takes too.
-fn free_port() -> u16 {
-    loop {
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        if port < 65_000 && [100, 200].iter().all(|above| TcpListener::bind(("127.0.0.1", port + above)).is_ok()) {
-            return port;
-        }
-    }
-}
-
-struct OnKafka(Server);
+struct OnKafka(RealServer);
 
 #[async_trait]
 impl Maker for OnKafka {
     async fn open(&self, name: &str) -> Arc<dyn Log> {
         assert_eq!(PARTITIONS, 4, "as in topics.toml");
-        let settings = self.0.settings(&format!("{name}-"));
+        let settings = settings(&self.0, &format!("{name}-"));
         Arc::new(KafkaLog::open(settings, &[SOURCE], Arc::new(SystemClock)).await.unwrap())
     }
 }
@@ -94,7 +40,7 @@ impl Maker for OnKafka {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_kafka_keeps_what_the_suite_of_logs_asks() {
     let folder = tempfile::tempdir().unwrap();
-    suite(&OnKafka(Server::start(folder.path()))).await;
+    suite(&OnKafka(RealServer::start("kafka", folder.path()))).await;
 }
 
 fn harvest(number: usize, records: usize) -> Harvest {
@@ -164,8 +110,8 @@ async fn assert_whole(log: &KafkaLog, harvests: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_started_twice_ends_and_says_why() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path());
-    let (first, second) = (open(server.settings("")).await, open(server.settings("")).await);
+    let server = RealServer::start("kafka", folder.path());
+    let (first, second) = (open(settings(&server, "")).await, open(settings(&server, "")).await);
     let collector = harvest(0, 0).collector;
     assert_eq!(first.cursor(&collector).await.unwrap(), None);
     first.append(&harvest(0, 20)).await.unwrap();
@@ -180,8 +126,8 @@ async fn a_collector_that_is_started_twice_ends_and_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_killed_again_and_again_loses_nothing_and_doubles_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let mut server = Server::start(folder.path());
-    let (port, log) = (server.port, open(server.settings("")).await);
+    let mut server = RealServer::start("kafka", folder.path());
+    let (port, log) = (server.port, open(settings(&server, "")).await);
     let mut done = 0;
     for round in 0..5_u64 {
         let until = Instant::now() + Duration::from_secs(12);
@@ -190,7 +136,7 @@ async fn a_broker_killed_again_and_again_loses_nothing_and_doubles_nothing() {
             move || {
                 std::thread::sleep(Duration::from_millis(300 + 217 * round));
                 drop(server);
-                Server::start_with(&folder, port, &[])
+                RealServer::start_at("kafka", &folder, port, &[])
             }
         });
         done = append_until(&log, until, done).await;
@@ -234,8 +180,8 @@ async fn answers_that_are_cut_off_lose_nothing_and_double_nothing() {
     let advertised = between.local_addr().unwrap().port();
     let port = free_port();
     let cutting = tokio::spawn(cut_answers(between, port, 12));
-    let server = Server::start_with(folder.path(), port, &[("ADVERTISED", advertised.to_string())]);
-    let log = open(server.settings("")).await;
+    let server = RealServer::start_at("kafka", folder.path(), port, &[("ADVERTISED", advertised.to_string())]);
+    let log = open(settings(&server, "")).await;
     let done = append_until(&log, Instant::now() + Duration::from_secs(30), 0).await;
     assert!(done > 20, "{done} harvests");
     assert_whole(&log, done).await;
@@ -250,7 +196,7 @@ async fn it_logs_in_over_tls_by_each_mechanism_and_never_says_the_password() {
     std::fs::write(&authority, made.cert.pem()).unwrap();
     std::fs::write(&both, format!("{}{}", made.signing_key.serialize_pem(), made.cert.pem())).unwrap();
     let environment = [("SECURE", both.display().to_string())];
-    let server = Server::start_with(folder.path(), free_port(), &environment);
+    let server = RealServer::start_at("kafka", folder.path(), free_port(), &environment);
     for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
         let settings = Settings {
             bootstrap_servers: format!("127.0.0.1:{}", server.port + 200),
@@ -278,10 +224,10 @@ async fn it_logs_in_over_tls_by_each_mechanism_and_never_says_the_password() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kcat_reads_keys_headers_and_bodies_of_what_is_committed() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path());
-    let log = open(server.settings("")).await;
+    let server = RealServer::start("kafka", folder.path());
+    let log = open(settings(&server, "")).await;
     log.append(&harvest(0, 3)).await.unwrap();
-    let settings = server.settings("");
+    let settings = settings(&server, "");
     let asked = ["-b", &settings.bootstrap_servers, "-C", "-e", "-q", "-t", "conformance.raw", "-f", "%k|%s|%h\n"];
     let output = Command::new("kcat").args(asked).output().expect("this test needs `kcat`");
     let text = String::from_utf8(output.stdout).unwrap();

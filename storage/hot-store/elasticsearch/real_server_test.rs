@@ -82,7 +82,7 @@ async fn real_servers_elasticsearch_killed_in_mid_bulk_loses_and_doubles_nothing
         drop(server);
         at = writing.await.unwrap();
         let again = folder.path().to_owned();
-        let starting = tokio::task::spawn_blocking(move || RealServer::start_at("elasticsearch", &again, port));
+        let starting = tokio::task::spawn_blocking(move || RealServer::start_at("elasticsearch", &again, port, &[]));
         server = starting.await.unwrap();
     }
     let end = at + 50;
