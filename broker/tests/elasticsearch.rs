@@ -4,7 +4,7 @@
 use contract::conformance::real_server::RealServer;
 use serde_json::{Value, json};
 
-use crate::support::{Place, events, gzip_lines, http, http_json};
+use crate::support::{Place, events, gzip_lines, http_json};
 
 /// A place whose hot store is a server of its own.
 fn with_server() -> (Place, RealServer, String) {
@@ -51,7 +51,11 @@ fn real_servers_elasticsearch_killed_during_a_backfill_loses_and_doubles_nothing
     let file = place.write("hour.json.gz", &gzip_lines(&events(0, 6_000)));
     let mut backfill = place.command(&["backfill", "github", &file]).spawn().expect("databroker starts");
     // A peer that is away at the start ends the command; from the first row on it is waited for.
-    while !http("GET", &format!("{hosts}/github-*/_count"), "").1.contains("\"count\":1") {
+    let indexed = || {
+        let stats = http_json("GET", &format!("{hosts}/github-*/_stats/indexing"), &Value::Null);
+        stats["_all"]["primaries"]["indexing"]["index_total"].as_u64()
+    };
+    while indexed().unwrap_or_default() == 0 {
         std::thread::sleep(std::time::Duration::from_millis(20));
         assert!(backfill.try_wait().expect("a child").is_none(), "it ended before it was killed for");
     }
