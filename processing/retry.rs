@@ -14,7 +14,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 
 /// Calls `attempt` until it answers `Ok`, an error that trying again cannot mend, or `stop` is said.
-pub(crate) async fn until_done<'a, T>(
+///
+/// # Errors
+/// The last of `attempt`.
+pub async fn until_done<'a, T>(
     what: &str,
     troubles: &Troubles,
     stop: &CancellationToken,
