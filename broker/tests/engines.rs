@@ -11,7 +11,7 @@ use crate::support::{Place, Random, events, eventually, feed, gzip_lines};
 
 /// What differs by nature: Kafka's offsets count the ends of transactions too, and the clock goes on between two runs. Where
 /// the same id is given twice, both engines keep the first of its partition, which the id alone decides.
-const OF_THE_RUN: [&str; 3] = ["_partition", "_offset", "fetched_at"];
+const OF_THE_RUN: [&str; 4] = ["_partition", "_offset", "fetched_at", "appended_at"];
 
 /// SIGKILLs of backfills, unless `DATABROKER_TEST_KILLS` says another number; a server is killed with every eighth.
 const KILLS: u64 = 40;
@@ -83,20 +83,28 @@ fn backfill(place: &Place, source: &str, files: &[String]) -> Value {
     said
 }
 
-/// All rows and documents of a source without what is of the run, each in order, and its dead letters.
+/// A row without what is of the run. What the source gives no time for happened when it was fetched.
+fn row(row: &Value) -> Value {
+    let mut row = row.as_object().expect("a row").clone();
+    if row["event_time"] == row["fetched_at"] {
+        row.remove("event_time");
+    }
+    row.retain(|name, _| !OF_THE_RUN.contains(&name.as_str()));
+    Value::Object(row)
+}
+
+/// All rows, documents and dead letters of a source without what is of the run, each in order.
 fn holdings(place: &Place, source: &str) -> [Vec<Value>; 3] {
-    let except = OF_THE_RUN.join(", ");
-    let silver = place.json(&["sql", &format!("SELECT * EXCEPT ({except}) FROM silver.{source}")]);
-    let dead = format!("SELECT id, event_time, kind, reason, body FROM ops.dead_letters WHERE source = '{source}'");
-    let found = place.json(&["search", source, "*", "--size", "10000"]);
-    let document = |hit: &Value| {
-        let mut row = hit["_source"].as_object().expect("a row").clone();
-        OF_THE_RUN.iter().for_each(|name| drop(row.remove(*name)));
-        json!([hit["_index"], hit["_id"], row])
+    let rows = |query: String| -> Vec<Value> {
+        place.json(&["sql", &query]).as_array().expect("rows").iter().map(row).collect()
     };
-    let documents: Vec<Value> = found["hits"]["hits"].as_array().expect("hits").iter().map(document).collect();
-    let rows = |value: Value| value.as_array().expect("rows").clone();
-    let mut all = [rows(silver), documents, rows(place.json(&["sql", &dead]))];
+    let found = place.json(&["search", source, "*", "--size", "10000"]);
+    let document = |hit: &Value| json!([hit["_index"], hit["_id"], row(&hit["_source"])]);
+    let mut all = [
+        rows(format!("SELECT * FROM silver.{source}")),
+        found["hits"]["hits"].as_array().expect("hits").iter().map(document).collect(),
+        rows(format!("SELECT * FROM ops.dead_letters WHERE source = '{source}'")),
+    ];
     all.iter_mut().for_each(|list| list.sort_by_cached_key(Value::to_string));
     assert_eq!(all[0].len(), all[1].len(), "rows and documents of `{source}`");
     all
@@ -173,9 +181,12 @@ fn real_servers_killed_at_random_moments_like_their_backfills_end_with_what_an_u
     let kills = std::env::var("DATABROKER_TEST_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"));
     let mut random = Random::from_environment();
     let mut real = Real::start();
-    // Whoever is killed in the middle of a transaction holds up the readers for so long.
-    real.place.environment.push(("DATABROKER_KAFKA_TRANSACTION_TIMEOUT_MS", "2000".to_owned()));
-    let (mut files, mut life_ms, mut killed) = (Vec::new(), 3_000, 0);
+    real.place.environment.extend([
+        ("DATABROKER_BACKFILL_RECORDS_MAX", "40".to_owned()),
+        // Whoever is killed in the middle of a transaction holds up the readers for so long.
+        ("DATABROKER_KAFKA_TRANSACTION_TIMEOUT_MS", "2000".to_owned()),
+    ]);
+    let (mut files, mut life_ms, mut killed) = (Vec::new(), 1_500, 0);
     for round in 0.. {
         let both = write_round(&real.place, round);
         for _ in 0..KILLS_OF_ROUND {
@@ -187,7 +198,7 @@ fn real_servers_killed_at_random_moments_like_their_backfills_end_with_what_an_u
         killed += 1;
         let started = Instant::now();
         both.iter().for_each(|file| drop(real.place.text(&["backfill", "github", file])));
-        life_ms = (started.elapsed().as_millis() as u64).clamp(1_000, 6_000);
+        life_ms = (started.elapsed().as_millis() as u64 / 2).clamp(500, 3_000);
         println!("round {round}: {killed} kills, both files read in {:?}", started.elapsed());
         files.extend(both);
         if killed >= kills {

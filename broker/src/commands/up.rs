@@ -85,9 +85,8 @@ pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Resul
 /// after a power cut all start at the same time. Nothing answers here until then, so that the process is not ready.
 async fn open(settings: &Settings, data: &Path, drain: &CancellationToken) -> contract::Result<(Arc<Broker>, Work)> {
     let troubles = Troubles::default();
-    let opened = processing::until_done("engines", &troubles, drain, || {
-        Box::pin(Broker::open(settings, data, Access::Write))
-    });
+    let opened =
+        processing::until_done("engines", &troubles, drain, || Box::pin(Broker::open(settings, data, Access::Write)));
     let broker = Arc::new(opened.await?);
     let work = broker.start(drain, drain).await?;
     Ok((broker, work))
