@@ -36,6 +36,7 @@ use contract::{Clock, ColdStore, HotStore, Log, Processor, RowSchema};
 pub use collect::{Collected, append, collect};
 pub use coverage::start_coverage;
 pub use pipeline::{Flush, Pipeline, PipelineHandle};
+pub use retry::until_done;
 pub use store_loop::CommitPolicy;
 pub use troubles::Troubles;
 

@@ -217,7 +217,7 @@ impl Reader {
         mut flushes: mpsc::Receiver<Flush>,
     ) -> Result<()> {
         let (log, troubles) = (self.pipeline.engines.log.clone(), self.pipeline.engines.troubles.clone());
-        let extent = log.extent(&self.topic).await?;
+        let extent = until_done("log", &troubles, &self.stop, || log.extent(&self.topic)).await?;
         let mut at = Positions(extent.end().0.keys().map(|&partition| (partition, from.of(partition))).collect());
         let mut looked = Instant::now();
         let mut asked: Vec<Flush> = Vec::new();

@@ -14,7 +14,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 
 /// Calls `attempt` until it answers `Ok`, an error that trying again cannot mend, or `stop` is said.
-pub(crate) async fn until_done<'a, T>(
+///
+/// # Errors
+/// The last of `attempt`.
+pub async fn until_done<'a, T>(
     what: &str,
     troubles: &Troubles,
     stop: &CancellationToken,
@@ -39,12 +42,14 @@ pub(crate) struct Retry<'a> {
     stop: &'a CancellationToken,
     backoff: Duration,
     failures: u64,
+    /// The last error. Another one is said at once: where one peer is back, the next may be away.
+    last: String,
 }
 
 impl<'a> Retry<'a> {
     /// Before the first try of `what`.
     pub(crate) fn new(what: &'a str, troubles: &'a Troubles, stop: &'a CancellationToken) -> Self {
-        Self { what, troubles, stop, backoff: BACKOFF_FIRST, failures: 0 }
+        Self { what, troubles, stop, backoff: BACKOFF_FIRST, failures: 0, last: String::new() }
     }
 
     /// Says so, and notes it, if there were failures before.
@@ -60,7 +65,8 @@ impl<'a> Retry<'a> {
         let Some(wait) = wait_for(&error, self.backoff) else { return Err(error) };
         self.failures += 1;
         self.troubles.note(self.what, &error);
-        if self.failures.is_power_of_two() {
+        let is_other = std::mem::replace(&mut self.last, error.to_string()) != self.last;
+        if is_other || self.failures.is_power_of_two() {
             warn!(
                 failures = self.failures,
                 wait_ms = wait.as_millis() as u64,

@@ -141,12 +141,19 @@ impl Broker {
         acquisition::Context { clock: self.engines.clock.clone(), harvest }
     }
 
-    /// Starts every source's pipeline, the coverage ledger and the janitor.
-    pub(crate) async fn start(self: &Arc<Self>, stop: &CancellationToken) -> Result<Work> {
-        let coverage = processing::start_coverage(self.engines.clone(), stop.clone()).await?;
+    /// Starts every source's pipeline, the coverage ledger and the janitor; all end after `stop`. A peer that goes away
+    /// meanwhile is waited for, until `give_up`.
+    pub(crate) async fn start(self: &Arc<Self>, stop: &CancellationToken, give_up: &CancellationToken) -> Result<Work> {
+        let troubles = &self.engines.troubles;
+        let coverage = processing::until_done("coverage", troubles, give_up, || {
+            Box::pin(processing::start_coverage(self.engines.clone(), stop.clone()))
+        });
+        let coverage = coverage.await?;
         let mut pipelines = Vec::new();
         for source in self.sources {
-            pipelines.push(self.start_pipeline(source, stop).await?);
+            let started =
+                processing::until_done(source.id.0, troubles, give_up, || Box::pin(self.start_pipeline(source, stop)));
+            pipelines.push(started.await?);
         }
         let janitor = tokio::spawn(self.clone().janitor(stop.clone()));
         Ok(Work { pipelines, coverage, janitor })

@@ -6,6 +6,9 @@ mod crash_up;
 #[cfg(test)]
 #[cfg(feature = "real-servers")]
 mod elasticsearch;
+#[cfg(test)]
+#[cfg(feature = "real-servers")]
+mod engines;
 mod foreign;
 mod health;
 mod interrupt;

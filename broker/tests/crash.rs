@@ -42,7 +42,7 @@ pub(crate) fn picture(place: &Place, source: &str, groups: &[Group]) -> Value {
 }
 
 /// Runs a command, kills it after so long, and says whether that was before its end.
-fn is_killed(place: &Place, command: &[&str], life_ms: u64) -> bool {
+pub(crate) fn is_killed(place: &Place, command: &[&str], life_ms: u64) -> bool {
     let mut child = place
         .command(command)
         .stdout(std::process::Stdio::null())

@@ -74,3 +74,23 @@ fn feeds_are_listed_with_how_they_do_and_why_one_fails() {
     let text = place.text(&["feeds", "list"]);
     assert!(text.contains("    answers, answered 2") && text.contains("    fails since 2"), "{text}");
 }
+
+#[test]
+fn a_peer_that_is_away_at_the_start_is_waited_for_by_up_and_ends_a_command_with_its_address() {
+    for (variable, address) in
+        [("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1"), ("ELASTICSEARCH_HOSTS", "http://127.0.0.1:1")]
+    {
+        let mut place = Place::new();
+        place.environment.push((variable, address.to_owned()));
+        let file = place.write("hour.json.gz", &[]);
+        let output = place.run(&["backfill", "github", &file]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), said.contains("failed to reach")), (Some(69), true), "{said}");
+        let up = place.starting_up(&[]);
+        let tries = || place.up_log().lines().filter(|line| line.contains("trying again")).count();
+        eventually("it tries again", || tries() > 1);
+        assert!(place.up_log().contains("127.0.0.1:1"), "{}", place.up_log());
+        assert!(!place.data().join("running.json").exists(), "nothing answers yet");
+        assert!(up.end().success(), "{}", place.up_log());
+    }
+}

@@ -151,7 +151,7 @@ impl Up {
         let Some(note) = note.filter(|note| note["pid"] == json!(self.child.id())) else { return false };
         self.http = note["http"].as_str().expect("an address").to_owned();
         self.elasticsearch = note["elasticsearch"].as_str().expect("an address").to_owned();
-        self.kafka = note["kafka"].as_str().expect("an address").to_owned();
+        self.kafka = note["kafka"].as_str().unwrap_or_default().to_owned();
         http("GET", &format!("{}/health/ready", self.http), "").0 == 200
     }
 

@@ -52,6 +52,7 @@ impl KafkaLog {
     /// `Change` when a setting is wrong or the cluster refuses us, `Retry` when it is away.
     pub async fn open(settings: Settings, sources: &[SourceId], clock: Arc<dyn Clock>) -> Result<Self> {
         let mut log = Self::new(settings, sources, clock, true)?;
+        log.reach().await?;
         log.created = log.topics.create(&log.cluster).await?;
         Ok(log)
     }
@@ -62,10 +63,15 @@ impl KafkaLog {
     /// As `open`.
     pub async fn open_read_only(settings: Settings, sources: &[SourceId], clock: Arc<dyn Clock>) -> Result<Self> {
         let log = Self::new(settings, sources, clock, false)?;
-        let asked = log.cluster.learn(&log.topics.names()).await;
-        let servers = &log.cluster.settings().bootstrap_servers;
-        asked.map_err(|failure| failure.while_doing(format!("reach Kafka at `{servers}`")))?;
+        log.reach().await?;
         Ok(log)
+    }
+
+    /// Asks who leads what: first of all, so that a cluster that is away is named as such.
+    async fn reach(&self) -> Result<()> {
+        let asked = self.cluster.learn(&self.topics.names()).await;
+        let servers = &self.cluster.settings().bootstrap_servers;
+        asked.map_err(|failure| failure.while_doing(format!("reach Kafka at `{servers}`")))
     }
 
     fn new(settings: Settings, sources: &[SourceId], clock: Arc<dyn Clock>, writes: bool) -> Result<Self> {

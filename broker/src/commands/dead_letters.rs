@@ -288,7 +288,7 @@ mod tests {
         reject_all(&broker, source, records).await;
 
         let stop = CancellationToken::new();
-        let work = broker.start(&stop).await.unwrap();
+        let work = broker.start(&stop, &stop).await.unwrap();
         let control = Control::new(broker.clone(), &work, stop.clone());
         let asked = json!({"source": "github"});
         assert_eq!(list(&broker, &asked).await.unwrap()["total"], json!(4));

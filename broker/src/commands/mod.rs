@@ -140,7 +140,7 @@ impl Asked {
             return Ok(control.dispatch(self.name, &self.arguments, progress).await?);
         }
         let stop = CancellationToken::new();
-        let mut work = broker.start(&stop).await?;
+        let mut work = broker.start(&stop, &asked_to_end).await?;
         let control = Control::new(broker, &work, asked_to_end);
         let answer = tokio::select! {
             answer = control.dispatch(self.name, &self.arguments, progress) => answer,

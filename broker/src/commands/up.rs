@@ -11,14 +11,14 @@ use anyhow::{Context, Result};
 use contract::{Appended, Collector, Error, Harvest, Remedy, Webhook, metric};
 use futures::FutureExt;
 use monitoring::{Health, Metrics, State};
-use processing::{Collected, Engines};
+use processing::{Collected, Engines, Troubles};
 use serving::Services;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Control;
-use crate::broker::{Access, Broker, OpenLog};
+use crate::broker::{Access, Broker, OpenLog, Work};
 use crate::settings::Settings;
 use crate::{running, signals};
 
@@ -34,13 +34,8 @@ pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Resul
     let stop = CancellationToken::new();
     // The engines outlive what feeds them: collectors end first, then the pipelines drain.
     let drain = CancellationToken::new();
-    let opened = async {
-        let broker = Arc::new(Broker::open(settings, data, Access::Write).await?);
-        let work = broker.start(&drain).await?;
-        Ok::<_, Error>((broker, work))
-    };
     let (broker, mut work) = tokio::select! {
-        opened = opened => opened?,
+        opened = open(settings, data, &drain) => opened?,
         // A hot store that is filled anew takes long; nothing was collected yet, and what is half done is done again.
         () = asked_to_end.cancelled() => return Ok(ExitCode::SUCCESS),
     };
@@ -84,6 +79,17 @@ pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Resul
     }
     info!("ended in good order");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the engines and starts what joins them. A Kafka or an Elasticsearch that is away is waited for with a warning:
+/// after a power cut all start at the same time. Nothing answers here until then, so that the process is not ready.
+async fn open(settings: &Settings, data: &Path, drain: &CancellationToken) -> contract::Result<(Arc<Broker>, Work)> {
+    let troubles = Troubles::default();
+    let opened =
+        processing::until_done("engines", &troubles, drain, || Box::pin(Broker::open(settings, data, Access::Write)));
+    let broker = Arc::new(opened.await?);
+    let work = broker.start(drain, drain).await?;
+    Ok((broker, work))
 }
 
 fn services(
