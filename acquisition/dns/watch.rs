@@ -15,6 +15,7 @@
 //! | more than 2,048 files that were read | those that came first are forgotten; all that came until then count as read |
 //! | a forgotten one that grows, or whose inode is changed otherwise (`chmod`, a hard link) | read as another file: rows of messages that state their time are known by their ids |
 //! | more than 2,048 files that came within a minute | read as the first of them can be forgotten, after twelve times as long as it takes to settle |
+//! | files that came before 2,048 others and are read after them, as one that settles beside many that are renamed in | read; twice as many files are known by name meanwhile |
 //!
 //! The file that came first is read first, so that captures that follow each other are read in their order. When a file
 //! came is the time at which its inode changed: the file system's own, so that an old file which is moved in is new. What
@@ -220,8 +221,8 @@ impl FolderCollector {
         vec![self.line(CoverageKind::Missed, (None, None), waiting as u64, reason)]
     }
 
-    /// Forgets files that came first, for one more. Answers whether there is room: nothing may have come before them that
-    /// was not read.
+    /// Forgets files that came first, for one more. Answers whether there is room; where only files that came before and are
+    /// still to be read hold that up, there is, for as many again.
     fn make_room(&self, listed: &[Listed], progress: &mut Progress) -> bool {
         let excess = (progress.read.len() + 1).saturating_sub(self.folder.files_max);
         if excess == 0 {
@@ -229,14 +230,16 @@ impl FolderCollector {
         }
         let (read, other): (Vec<_>, Vec<_>) = listed.iter().partition(|file| progress.has(file));
         let first_other = other.iter().filter(|file| !self.failed.contains(&file.look)).map(|file| &file.came).min();
-        let is_old = |came: &Arrival| Some(came.at) <= self.listed_to && first_other.is_none_or(|first| came < first);
-        let mut old: Vec<_> = read.into_iter().filter(|file| is_old(&file.came)).collect();
+        let mut old: Vec<_> = read.into_iter().filter(|file| Some(file.came.at) <= self.listed_to).collect();
         old.sort_unstable_by_key(|file| &file.came);
-        for file in old.iter().take(excess) {
+        let free = old.iter().take_while(|file| first_other.is_none_or(|first| file.came < *first)).take(excess);
+        let mut forgotten = 0;
+        for file in free {
             progress.read.remove(&file.key);
             progress.older = progress.older.take().max(Some(file.came.clone()));
+            forgotten += 1;
         }
-        old.len() >= excess
+        forgotten == excess || forgotten < old.len() && excess <= self.folder.files_max
     }
 
     /// Has a file removed with the next harvest, if that is set.

@@ -380,3 +380,28 @@ async fn an_old_file_that_is_moved_in_is_new_also_where_others_of_its_time_are_f
     read += subject.read().await.0;
     assert_eq!(read, 3);
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn files_that_settle_while_others_are_renamed_in_are_read_though_these_came_later() {
+    let mut subject = Subject::new();
+    assert_eq!(subject.read().await.0, 0);
+    for number in 0..5 {
+        subject.write(&format!("{number}.pcap"), &pcap(&[udp(&format!("slow{number}"))]));
+    }
+    // Some ticks of the file system's clock.
+    std::thread::sleep(Duration::from_millis(20));
+    for number in 0..25 {
+        subject.write(".next", &pcap(&[udp(&format!("renamed{number:02}"))]));
+        std::fs::rename(subject.path(".next"), subject.path(&format!("renamed{number:02}.pcap"))).unwrap();
+    }
+    let mut names = Vec::new();
+    for _ in 0..6 {
+        names.extend(subject.read_names().await.0);
+        subject.pass(61);
+    }
+    assert!(names[..20].iter().all(|name| name.starts_with("renamed")), "{names:?}");
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 30, "{names:?}");
+}
