@@ -201,7 +201,9 @@ fn real_servers_killed_at_random_moments_like_their_backfills_end_with_what_an_u
         kill_server_under(&mut real, &long, &mut random, life_ms);
         killed += 1;
         let started = Instant::now();
-        [&one, &other].map(|file| real.place.text(&["backfill", "github", file]));
+        for file in [&one, &other] {
+            real.place.text(&["backfill", "github", file]);
+        }
         life_ms = (started.elapsed().as_millis() as u64 / 2).clamp(500, 3_000);
         real.place.text(&["backfill", "github", &long]);
         println!("round {round}: {killed} kills");
