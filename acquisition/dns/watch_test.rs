@@ -343,6 +343,8 @@ async fn kept_files_are_read_once_however_many_there_are() {
     assert!(subject.cursor.0.len() < 20 * 100 + 200, "{} bytes", subject.cursor.0.len());
     // More at once than are known by name: those behind wait until the first can be forgotten.
     all += write(&subject, 60) - all;
+    subject.pass(61);
+    assert_eq!(subject.read().await, (0, Vec::new()), "after a restart it has to look twice");
     for _ in 0..8 {
         subject.pass(61);
         names.extend(subject.read_names().await.0);
