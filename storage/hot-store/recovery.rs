@@ -45,7 +45,8 @@ impl HotSource {
             if checkpoint.first.contains_key(&name) {
                 found.damaged.push((name, "all its files are missing".to_owned()));
             } else {
-                fs::remove_dir(folder.join(&name)).map_err(|error| open_error(schema).because(error))?;
+                // All that may stand in it is a first `meta.json` that was half written.
+                fs::remove_dir_all(folder.join(&name)).map_err(|error| open_error(schema).because(error))?;
             }
         }
         set_aside(folder, schema, &found, &mut checkpoint, &mut notes)?;

@@ -287,6 +287,20 @@ async fn a_search_that_began_before_its_day_was_removed_ends_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_kill_while_an_index_is_made_leaves_nothing_in_the_way_of_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    replay(&open(folder.path())).await;
+    let unborn = folder.path().join("made-2026.11.18");
+    for half_written in [None, Some(".tmpA1b2C3")] {
+        fs::create_dir(&unborn).unwrap();
+        half_written.into_iter().for_each(|name| fs::write(unborn.join(name), b"{\"segm").unwrap());
+        let store = open(folder.path());
+        assert!(!unborn.exists() && store.notes().is_empty());
+        assert_eq!(stored(&store).await, all());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_kill_in_a_removal_leaves_the_whole_day_or_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
