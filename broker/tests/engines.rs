@@ -14,7 +14,7 @@ use crate::support::{Place, Random, events, eventually, feed, gzip_lines};
 const OF_THE_RUN: [&str; 4] = ["_partition", "_offset", "fetched_at", "appended_at"];
 
 /// SIGKILLs of backfills, unless `DATABROKER_TEST_KILLS` says another number; a server is killed with every eighth.
-const KILLS: u64 = 24;
+const KILLS: u64 = 16;
 
 /// Of these with one pair of files, before a server is killed.
 const KILLS_OF_ROUND: u64 = 7;

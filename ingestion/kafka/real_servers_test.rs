@@ -182,7 +182,7 @@ async fn answers_that_are_cut_off_lose_nothing_and_double_nothing() {
     let cutting = tokio::spawn(cut_answers(between, port, 12));
     let server = RealServer::start_at("kafka", folder.path(), port, &[("ADVERTISED", advertised.to_string())]);
     let log = open(settings(&server, "")).await;
-    let done = append_until(&log, Instant::now() + Duration::from_secs(30), 0).await;
+    let done = append_until(&log, Instant::now() + Duration::from_secs(15), 0).await;
     assert!(done > 20, "{done} harvests");
     assert_whole(&log, done).await;
     cutting.abort();
