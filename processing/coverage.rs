@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::Engines;
-use crate::retry::until_done;
+use crate::retry::{until_done, until_stopped};
 
 /// Lines of the ledger are gathered this long, so that a table of small facts stays one of few files.
 const GATHER: Duration = Duration::from_secs(10);
@@ -49,7 +49,8 @@ async fn committed(engines: &Engines) -> Result<Positions> {
 async fn bring(engines: &Engines, stop: &CancellationToken) -> Result<bool> {
     let Engines { log, cold, troubles, .. } = engines;
     let (topic, at) = (Topic::coverage(), committed(engines).await?);
-    let batch = until_done("coverage log", troubles, stop, || log.read(&topic, &at, BYTES_MAX, Duration::ZERO)).await?;
+    let batch = until_stopped("coverage log", troubles, stop, || log.read(&topic, &at, BYTES_MAX, Duration::ZERO));
+    let Some(batch) = batch.await? else { return Ok(false) };
     let range = OffsetRange { partition: 0, from: at.of(0), to: batch.next.of(0) };
     if range.from == range.to {
         return Ok(false);

@@ -13,7 +13,7 @@ use tracing::{error, info};
 
 use crate::known_ids::KnownIds;
 use crate::lost::Losses;
-use crate::retry::{Retry, until_done};
+use crate::retry::{Retry, until_done, until_stopped};
 use crate::store_loop::{Message, StoreLoop};
 use crate::{CommitPolicy, Engines, Recipe};
 
@@ -236,10 +236,10 @@ impl Reader {
                 looked = Instant::now();
                 self.see_new_partitions(&mut at).await;
             }
-            let batch = until_done("log", &troubles, &self.stop, || {
+            let batch = until_stopped("log", &troubles, &self.stop, || {
                 log.read(&self.topic, &at, self.pipeline.batch_bytes_max, READ_WAIT)
             });
-            let batch = batch.await?;
+            let Some(batch) = batch.await? else { break };
             self.release().await;
             self.losses.tell(&self.pipeline.engines).await?;
             if batch.next == at {

@@ -35,6 +35,23 @@ pub async fn until_done<'a, T>(
     }
 }
 
+/// The same, and none where `stop` ended the tries: a peer that is away then is no failure of what was done before.
+///
+/// # Errors
+/// Those that trying again cannot mend.
+pub(crate) async fn until_stopped<'a, T>(
+    what: &str,
+    troubles: &Troubles,
+    stop: &CancellationToken,
+    attempt: impl FnMut() -> BoxFuture<'a, Result<T>>,
+) -> Result<Option<T>> {
+    match until_done(what, troubles, stop, attempt).await {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if stop.is_cancelled() && error.remedy() == Remedy::Retry => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The pauses between tries: 0.1 s and then twice as long each time, up to 30 s, or as long as an error asks.
 pub(crate) struct Retry<'a> {
     what: &'a str,
@@ -113,6 +130,16 @@ mod tests {
                 .await;
         let error = error.expect_err("final");
         assert_eq!(error.remedy(), Remedy::Stop);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_away_when_all_ends_is_no_failure_and_a_broken_promise_is_one() {
+        let (stop, troubles) = (CancellationToken::new(), Troubles::default());
+        stop.cancel();
+        let away = || -> BoxFuture<'_, Result<()>> { Box::pin(async { Err(Error::retry("read the log")) }) };
+        assert_eq!(until_stopped("log", &troubles, &stop, away).await.expect("no failure"), None);
+        let broken = || -> BoxFuture<'_, Result<()>> { Box::pin(async { Err(Error::stop("fsync")) }) };
+        assert!(until_stopped("log", &troubles, &stop, broken).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
