@@ -2,7 +2,7 @@
 
 use std::io;
 
-use contract::Error;
+use contract::{Error, Positions, Result, SourceId, Span};
 use tantivy::TantivyError;
 use tantivy::directory::error::{LockError, OpenDirectoryError, OpenReadError, OpenWriteError};
 
@@ -33,4 +33,13 @@ pub(crate) fn cause(error: &TantivyError) -> Option<&io::Error> {
         | TantivyError::LockFailure(LockError::IoError(io_error), _) => Some(io_error),
         _ => None,
     }
+}
+
+/// Refuses rows that leave a gap behind those that were written.
+pub(crate) fn refuse_gap(source: SourceId, span: &Span, written: &Positions) -> Result<()> {
+    let Some(gap) = span.gap_after(written) else { return Ok(()) };
+    Err(Error::stop(format!(
+        "write rows of `{source}`: offsets {} to {} of partition {} were not written before them",
+        gap.from, gap.to, gap.partition
+    )))
 }

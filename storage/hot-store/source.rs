@@ -28,7 +28,7 @@ use contract::{
 use crate::Settings;
 use crate::checkpoint::Checkpoint;
 use crate::document::{Budget, RowBatch};
-use crate::error::disk_failed;
+use crate::error::{disk_failed, refuse_gap};
 use crate::fields::Fields;
 use crate::index::HotIndex;
 use crate::names::{Groups, by_index, choose_name};
@@ -121,15 +121,7 @@ impl HotSource {
     /// Takes the rows of a span.
     pub(crate) fn write(&self, rows: &Rows, now: Timestamp) -> Result<()> {
         let mut progress = self.progress()?;
-        if let Some(gap) = rows.span.gap_after(&progress.written) {
-            return Err(Error::stop(format!(
-                "write rows of `{}`: offsets {} to {} of partition {} were not written before them",
-                self.id(),
-                gap.from,
-                gap.to,
-                gap.partition
-            )));
-        }
+        refuse_gap(self.id(), &rows.span, &progress.written)?;
         self.restore(&mut progress)?;
         let mut next = progress.written.clone();
         for (&partition, &offset) in &rows.span.next().0 {

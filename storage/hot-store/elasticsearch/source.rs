@@ -15,6 +15,7 @@ use super::items::{Item, of_rows};
 use super::pace::Pace;
 use super::store::Inner;
 use super::{CHECKPOINT_INDEX, refused, template};
+use crate::error::refuse_gap;
 use crate::names::{Groups, by_index, choose_name, period};
 
 /// Partitions of a source that a checkpoint is read for.
@@ -67,15 +68,7 @@ impl ElasticSource {
             // Another process may have written what lies between, and lost its place.
             written = written.max(&self.committed(inner).await?);
         }
-        if let Some(gap) = rows.span.gap_after(&written) {
-            return Err(Error::stop(format!(
-                "write rows of `{}`: offsets {} to {} of partition {} were not written before them",
-                self.id(),
-                gap.from,
-                gap.to,
-                gap.partition
-            )));
-        }
+        refuse_gap(self.id(), &rows.span, &written)?;
         let batch = drop_below(&rows.silver, &written);
         let groups = self.groups(inner, &mut progress, &batch).await?;
         let items = self.items(batch, groups, Item::versioned).await?;
