@@ -266,6 +266,11 @@ impl Cluster {
         Ok(answer.node_id.0)
     }
 
+    /// The brokers as last heard of.
+    pub(crate) fn brokers(&self) -> Vec<i32> {
+        self.known().brokers.keys().copied().collect()
+    }
+
     /// Sends each broker its own request, side by side.
     pub(crate) async fn ask_each<R: Request>(&self, requests: BTreeMap<i32, R>) -> Outcome<Vec<R::Response>> {
         let asked = requests.iter().map(|(&broker, request)| self.ask_broker(broker, request, Duration::ZERO));

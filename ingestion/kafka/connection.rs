@@ -42,8 +42,11 @@ const SPOKEN: &[(ApiKey, i16)] = &[
     (ApiKey::EndTxn, 3),
     (ApiKey::DescribeConfigs, 4),
     (ApiKey::DescribeLogDirs, 4),
+    (ApiKey::WriteTxnMarkers, 1),
     (ApiKey::SaslAuthenticate, 2),
+    (ApiKey::DescribeProducers, 0),
     (ApiKey::DescribeTransactions, 0),
+    (ApiKey::ListTransactions, 1),
 ];
 
 /// What every connection needs to know.

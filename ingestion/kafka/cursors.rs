@@ -11,6 +11,7 @@ use crate::cluster::Cluster;
 use crate::failure::{Failure, Outcome};
 use crate::fetch::Reader;
 use crate::offsets::{self, Edge};
+use crate::open_transactions::{self, Held};
 use crate::record::Outgoing;
 
 /// The header that tells one transaction from every other.
@@ -18,6 +19,8 @@ const MARK: &str = "transaction";
 /// Bytes read at once.
 const BYTES_MAX: usize = 4 << 20;
 const READ_WAIT: Duration = Duration::from_millis(50);
+/// How long a transaction holds us up before it is looked whether Kafka forgot to end it, and how often then.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The cursors as last read.
 pub(crate) struct Cursors {
@@ -76,6 +79,7 @@ impl Cursors {
         let settings = cluster.settings();
         let until =
             Instant::now() + Duration::from_millis(settings.transaction_timeout_ms) + settings.request_timeout();
+        let mut look_at = Instant::now() + LOOK_INTERVAL;
         loop {
             let mut left = state.next.clone();
             left.0.retain(|partition, next| *next < end.of(*partition));
@@ -93,13 +97,23 @@ impl Cursors {
                     None => drop(state.stand.remove(&collector)),
                 }
             }
-            if Instant::now() > until {
-                return Err(Failure::unheard(format!(
-                    "`{}` cannot be read to its end: a transaction hangs",
-                    self.topic
-                )));
+            if Instant::now() > look_at {
+                look_at = Instant::now() + LOOK_INTERVAL;
+                let held = open_transactions::mend(cluster, &self.topic, &left).await?;
+                if Instant::now() > until {
+                    return Err(self.held_up(&held));
+                }
             }
         }
+    }
+
+    fn held_up(&self, held: &[Held]) -> Failure {
+        let held: Vec<_> = held.iter().map(|held| held.said.as_str()).collect();
+        Failure::unheard(format!(
+            "`{}` cannot be read to its end for open transactions: {}",
+            self.topic,
+            held.join(", ")
+        ))
     }
 }
 

@@ -26,6 +26,7 @@ mod failure;
 mod fetch;
 mod log;
 mod offsets;
+mod open_transactions;
 mod producer;
 #[cfg(test)]
 #[cfg(feature = "real-servers")]

@@ -18,6 +18,7 @@ use crate::cursors::{self, Cursors};
 use crate::failure::{Failure, Outcome};
 use crate::fetch::Reader;
 use crate::offsets::{self, Edge};
+use crate::open_transactions;
 use crate::producer::{Part, Producer, Work};
 use crate::record::{Outgoing, understand};
 use crate::settings::Settings;
@@ -33,12 +34,17 @@ const WASTE_MAX: i64 = 100_000_000;
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// How long a place brings nothing before it is looked why.
+const IDLE_LOOK: Duration = Duration::from_secs(5);
+
 /// The log of one cluster.
 pub struct KafkaLog {
     cluster: Cluster,
     topics: Topics,
     cursors: Cursors,
     readers: Mutex<BTreeMap<String, Arc<Reader>>>,
+    /// Per topic, since when the same place brings nothing.
+    idle: Mutex<BTreeMap<String, (Instant, Positions)>>,
     producers: Mutex<BTreeMap<CollectorId, Arc<Producer>>>,
     clock: Arc<dyn Clock>,
     writes: bool,
@@ -54,6 +60,7 @@ impl KafkaLog {
         let mut log = Self::new(settings, sources, clock, true)?;
         log.reach().await?;
         log.created = log.topics.create(&log.cluster).await?;
+        log.settle().await;
         Ok(log)
     }
 
@@ -67,6 +74,44 @@ impl KafkaLog {
         Ok(log)
     }
 
+    /// Ends what Kafka forgot to end, while it can still be told how.
+    async fn settle(&self) {
+        for topic in self.topics.names() {
+            let settled = async {
+                let end = offsets::list(&self.cluster, &topic, Edge::End).await?;
+                open_transactions::settle(&self.cluster, &topic, &end).await
+            };
+            // Not told by brokers before Kafka 3.0; and where it matters, whoever reads is told.
+            if let Err(failure) = settled.await {
+                tracing::info!(%topic, "open transactions of `{topic}` are not known: {failure}");
+            }
+        }
+    }
+
+    /// Readers that find nothing for long although there is something are held up by a transaction: by one that Kafka
+    /// forgot to end, perhaps.
+    async fn look_at_idle(&self, name: &str, at: &Positions) -> Outcome<()> {
+        let is_due = {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let (since, known) = idle.entry(name.to_owned()).or_insert_with(|| (Instant::now(), at.clone()));
+            let is_due = known == at && since.elapsed() > IDLE_LOOK;
+            if is_due || known != at {
+                (*since, *known) = (Instant::now(), at.clone());
+            }
+            is_due
+        };
+        if !is_due {
+            return Ok(());
+        }
+        let end = offsets::list(&self.cluster, name, Edge::End).await?;
+        let mut left = at.clone();
+        left.0.retain(|partition, next| *next < end.of(*partition));
+        if left.0.is_empty() {
+            return Ok(());
+        }
+        open_transactions::mend(&self.cluster, name, &left).await.map(drop)
+    }
+
     /// Asks who leads what: first of all, so that a cluster that is away is named as such.
     async fn reach(&self) -> Result<()> {
         let asked = self.cluster.learn(&self.topics.names()).await;
@@ -78,8 +123,8 @@ impl KafkaLog {
         let topics = Topics::new(&settings.topics_file, &settings.topic_prefix, sources)?;
         let cursors = Cursors::new(topics.name(&Topic(CURSORS.to_owned())));
         let cluster = Cluster::new(settings)?;
-        let (readers, producers) = (Mutex::default(), Mutex::default());
-        Ok(Self { cluster, topics, cursors, readers, producers, clock, writes, created: Vec::new() })
+        let (readers, idle, producers) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self { cluster, topics, cursors, readers, idle, producers, clock, writes, created: Vec::new() })
     }
 
     /// The topics that were created at the opening.
@@ -294,6 +339,11 @@ impl Log for KafkaLog {
             // A broker may answer early with nothing. The ends of transactions alone bring no record, but move on.
             let is_over = fetched.next != *from || left.is_zero();
             if is_over {
+                if fetched.next == *from
+                    && let Err(failure) = self.look_at_idle(&name, from).await
+                {
+                    tracing::debug!(%topic, "open transactions are not known: {failure}");
+                }
                 let records = fetched.records.into_iter().map(|(partition, record)| understand(partition, record));
                 return Ok(Batch { records: records.collect(), next: fetched.next, lost: Vec::new() });
             }

@@ -25,7 +25,7 @@ pub(crate) enum Edge {
 }
 
 /// The partitions of a topic by the broker that leads them.
-async fn by_leader(cluster: &Cluster, topic: &str) -> Outcome<BTreeMap<i32, Vec<Partition>>> {
+pub(crate) async fn by_leader(cluster: &Cluster, topic: &str) -> Outcome<BTreeMap<i32, Vec<Partition>>> {
     let mut led: BTreeMap<i32, Vec<Partition>> = BTreeMap::new();
     for (partition, leader) in (0..).zip(cluster.leaders(topic).await?.unwrap_or_default()) {
         led.entry(leader).or_default().push(partition);

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use contract::{CollectorId, OffsetRange, Partition, Timestamp};
+use contract::{CollectorId, OffsetRange, Partition, Positions, Timestamp};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -29,6 +29,7 @@ use tokio::sync::Mutex;
 use crate::cluster::{Cluster, Coordinates, name};
 use crate::cursors::Cursors;
 use crate::failure::{Failure, Outcome, check};
+use crate::open_transactions;
 use crate::record::{Outgoing, Writer, encode};
 
 /// How long an append waits until readers see what it committed: milliseconds as a rule. It is committed all the same.
@@ -155,6 +156,9 @@ impl Producer {
             [ResponseError::InvalidProducerIdMapping, ResponseError::UnknownProducerId];
         if state.is_ready {
             return Ok(());
+        }
+        for (topic, range) in state.unheard.iter().flat_map(|unheard| &unheard.written.ranges) {
+            open_transactions::settle(cluster, topic, &Positions([(range.partition, range.from)].into())).await?;
         }
         let begun = match self.begin(cluster, state.session).await {
             // Not used for so long that the brokers forgot it: then nobody else has it either.
