@@ -42,6 +42,17 @@ impl Positions {
         higher
     }
 
+    /// Some partitions alone; one that is not named stands at 0.
+    #[must_use]
+    pub fn only(&self, partitions: &[Partition]) -> Self {
+        Self(partitions.iter().map(|&partition| (partition, self.of(partition))).collect())
+    }
+
+    /// Puts the partitions of `other` to where they stand there, also back.
+    pub fn put(&mut self, other: &Self) {
+        self.0.extend(&other.0);
+    }
+
     /// Whether no partition stands below its place in `other`.
     pub fn reaches(&self, other: &Self) -> bool {
         other.0.iter().all(|(&partition, &next)| self.of(partition) >= next)

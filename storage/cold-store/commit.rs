@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use contract::{Coverage, CoverageKind, Error, Offset, OffsetRange, Positions, Result, SourceId};
+use contract::{
+    Coverage, CoverageKind, Error, Offset, OffsetRange, Partition, Positions, Result, SourceId, drop_below,
+};
 use deltalake::kernel::{Action, Transaction};
 use deltalake::protocol::{DeltaOperation, OutputMode};
 
@@ -26,6 +28,15 @@ impl View {
 
     fn waiting(&self, source: SourceId) -> Vec<RecordBatch> {
         self.pending.iter().filter(|pending| pending.source == source).map(|pending| pending.rows.clone()).collect()
+    }
+
+    /// Forgets what waits of some partitions of a source.
+    pub(crate) fn forget(&mut self, source: SourceId, partitions: &[Partition]) {
+        let nothing = Positions(partitions.iter().map(|&partition| (partition, Offset::MAX)).collect());
+        for pending in self.pending.iter_mut().filter(|pending| pending.source == source) {
+            pending.rows = drop_below(&pending.rows, &nothing);
+        }
+        self.pending.retain(|pending| pending.rows.num_rows() > 0);
     }
 
     /// Forgets the oldest `count` batches of a source: they are in the files now.

@@ -287,6 +287,27 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// See [`Store::resume`].
+    async fn resume(&self, id: SourceId, partitions: &[Partition]) -> Result<Positions> {
+        self.check_writable()?;
+        let source = self.source(id)?;
+        let _turn = source.turn.lock().await;
+        for table in source.tables() {
+            table.refresh().await?;
+        }
+        let now = positions(id, source).await?;
+        let mut written = self.written();
+        let written = written.entry(id).or_default();
+        for (table, (known, now)) in source.tables().into_iter().zip(written.tables.iter_mut().zip(&now.tables)) {
+            table.view().forget(id, partitions);
+            known.put(&now.only(partitions));
+        }
+        written.committed.put(&now.committed.only(partitions));
+        Ok(now.committed.only(partitions))
+    }
+}
+
 #[async_trait]
 impl Store for DeltaStore {
     fn name(&self) -> &'static str {
@@ -310,6 +331,11 @@ impl Store for DeltaStore {
         }
         tables.silver.refresh().await?;
         tables.silver.positions(&prefix(&tables.silver, source)).await
+    }
+
+    async fn resume(&self, source: SourceId, partitions: &[Partition]) -> Result<Positions> {
+        let (inner, partitions) = (self.inner.clone(), partitions.to_vec());
+        finished(tokio::spawn(async move { inner.resume(source, &partitions).await })).await
     }
 }
 

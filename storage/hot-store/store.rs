@@ -194,6 +194,11 @@ impl Store for TantivyStore {
         let done = spawn_blocking(read).await;
         done.map_err(|error| Error::stop(format!("read the position of `{source}`")).because(error))?
     }
+
+    async fn resume(&self, source: SourceId, partitions: &[Partition]) -> Result<Positions> {
+        let partitions = partitions.to_vec();
+        self.change(source, move |source| source.resume(&partitions)).await
+    }
 }
 
 #[async_trait]

@@ -243,6 +243,10 @@ impl Store for ElasticsearchStore {
     async fn committed(&self, source: SourceId) -> Result<Positions> {
         self.source(source)?.committed(&self.inner).await
     }
+
+    async fn resume(&self, source: SourceId, partitions: &[Partition]) -> Result<Positions> {
+        self.changeable(source)?.resume(&self.inner, partitions).await
+    }
 }
 
 #[async_trait]
