@@ -48,9 +48,10 @@ impl Positions {
         Self(partitions.iter().map(|&partition| (partition, self.of(partition))).collect())
     }
 
-    /// Puts the partitions of `other` to where they stand there, also back.
+    /// Puts the partitions of `other` to where they stand there, also back; one that stands at 0 is not named then.
     pub fn put(&mut self, other: &Self) {
         self.0.extend(&other.0);
+        self.0.retain(|partition, &mut next| next > 0 || !other.0.contains_key(partition));
     }
 
     /// Whether no partition stands below its place in `other`.

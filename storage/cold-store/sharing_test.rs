@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::util::pretty::pretty_format_batches;
-use contract::conformance::cold_store::{SCHEMA, SOURCE, answer, number, rows};
+use contract::conformance::cold_store::{SCHEMA, SOURCE, answer, line, number, rows};
 use contract::{
-    ColdStore, Coverage, CoverageKind, Offset, OffsetRange, Partition, Positions, Remedy, Result, Store, SystemClock,
-    Timestamp,
+    Clock, ColdStore, Offset, OffsetRange, Partition, Positions, Remedy, Result, Store, SystemClock, Timestamp,
 };
 use deltalake::kernel::Action;
 use deltalake::protocol::{DeltaOperation, OutputMode};
@@ -265,13 +264,6 @@ const BRONZE: &str = "bronze.github";
 const ROWS: &str =
     "(SELECT _partition, _offset FROM silver.github UNION ALL SELECT _partition, _offset FROM ops.dead_letters)";
 
-fn line(offset: Offset) -> (Offset, Coverage) {
-    let (collector, reason) = ("github/events".to_owned(), format!("line {offset}"));
-    let source = "github".to_owned();
-    let kind = CoverageKind::Covered;
-    (offset, Coverage { source, collector, kind, from: Timestamp(0), to: Timestamp(1), records: 7, reason })
-}
-
 /// All rows of the three tables, as text.
 async fn everything(directory: &Path) -> Vec<String> {
     let store = open_alone(directory).await.unwrap();
@@ -377,4 +369,20 @@ async fn a_vacuum_leaves_the_files_that_another_process_will_commit_and_old_ones
     other.maintain().await.unwrap();
     assert!(matches!(table.commit(waiting).await.unwrap(), Outcome::Done));
     assert_eq!(number(&other, "SELECT count(*) FROM silver.github").await, 18);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vacuum_leaves_what_another_process_committed_since_it_last_looked() {
+    let directory = tempfile::tempdir().unwrap();
+    let one = open_shared(directory.path()).await.unwrap();
+    // To this one the files of the other are old enough.
+    let later = || SystemClock.now().plus(Duration::from_secs(2 * 3_600));
+    let settings = Settings { vacuum_retention_hours: 1, ..settings() };
+    let other = DeltaStore::open_shared(directory.path(), &[&SCHEMA], settings, Arc::new(later)).await.unwrap();
+    one.write(&rows(0, 0, 20)).await.unwrap();
+    one.commit(SOURCE).await.unwrap();
+    for table in other.inner.tables() {
+        assert_eq!(other.inner.vacuum(&table).await.unwrap(), 0, "{}", table.layout.name);
+    }
+    assert_eq!(number(&other, "SELECT count(*) FROM silver.github WHERE number >= 0").await, 18);
 }

@@ -26,6 +26,11 @@ impl Place for Directory {
         let store = DeltaStore::open_read_only(self.0.path(), &[&SCHEMA], settings(), Arc::new(SystemClock)).await;
         Arc::new(store.unwrap())
     }
+
+    async fn open_shared(&self) -> Arc<dyn ColdStore> {
+        let store = DeltaStore::open_shared(self.0.path(), &[&SCHEMA], settings(), Arc::new(SystemClock)).await;
+        Arc::new(store.unwrap())
+    }
 }
 
 fn settings() -> Settings {
