@@ -99,8 +99,8 @@ impl Moves {
     /// From what was `found` to what is `held`, in each partition where that is further. Partitions below these that have
     /// no `txn` yet get one, at 0 at least, so that no later one hides behind them.
     pub(crate) fn between(prefix: &str, found: &Positions, held: &Positions) -> Self {
-        let moved = held.0.iter().filter(|&(&partition, &next)| next > found.of(partition));
-        let end = moved.last().map_or(0, |(&partition, _)| partition + 1);
+        let mut moved = held.0.iter().filter(|&(&partition, &next)| next > found.of(partition));
+        let end = moved.next_back().map_or(0, |(&partition, _)| partition + 1);
         let each = (0..end).map(|partition| Move {
             partition,
             from: found.0.get(&partition).copied(),

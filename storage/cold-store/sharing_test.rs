@@ -277,6 +277,11 @@ async fn everything(directory: &Path) -> Vec<String> {
     tables
 }
 
+#[expect(clippy::disallowed_methods, reason = "who runs the test again gives it its seed")]
+fn given(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect(name))
+}
+
 #[test]
 fn writers_that_take_over_crash_and_wake_as_zombies_leave_the_rows_of_an_undisturbed_one() {
     let runtime = Runtime::new().unwrap();
@@ -290,7 +295,6 @@ fn writers_that_take_over_crash_and_wake_as_zombies_leave_the_rows_of_an_undistu
         drop(store);
         everything(undisturbed.path()).await
     });
-    let given = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let first = given("DATABROKER_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     for seed in first..first + given("DATABROKER_TEST_ROUNDS").unwrap_or(4) {
         println!("DATABROKER_TEST_SEED={seed}");
