@@ -122,6 +122,9 @@ async fn a_partition_taken_over_begins_at_the_checkpoint_and_a_commit_writes_onl
     one.write(&rows(&[(1, 10..15)])).await.unwrap();
     assert_eq!(other.resume(SOURCE, &[1]).await.unwrap(), positions(&[(1, 10)]));
     other.write(&rows(&[(1, 10..13)])).await.unwrap();
+    assert_eq!(other.resume(SOURCE, &[1]).await.unwrap(), positions(&[(1, 10)]));
+    other.write(&rows(&[(1, 13..18)])).await.expect_err("what was not committed is forgotten");
+    other.write(&rows(&[(1, 10..13)])).await.unwrap();
     other.write(&rows(&[(1, 13..18)])).await.unwrap();
     other.commit(SOURCE).await.unwrap();
     one.commit(SOURCE).await.unwrap();
