@@ -42,16 +42,9 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duratio
     Some(Timestamp(date.timestamp().as_microsecond()).since(now))
 }
 
-/// The error with what lies behind it, which its own text leaves out; the address is in the collector's name.
-pub(crate) fn with_causes(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+/// The error with what lies behind it; the address is in the collector's name.
+pub(crate) fn explained(error: reqwest::Error) -> String {
+    contract::with_causes(&error.without_url())
 }
 
 /// Headers for a test.

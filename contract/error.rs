@@ -61,6 +61,12 @@ impl Error {
     }
 }
 
+/// The text of another library's error with what lies behind it, which its own text leaves out.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "failed to {}", self.doing)?;

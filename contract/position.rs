@@ -42,6 +42,18 @@ impl Positions {
         higher
     }
 
+    /// Some partitions alone; one that is not named stands at 0.
+    #[must_use]
+    pub fn only(&self, partitions: &[Partition]) -> Self {
+        Self(partitions.iter().map(|&partition| (partition, self.of(partition))).collect())
+    }
+
+    /// Puts the partitions of `other` to where they stand there, also back; one that stands at 0 is not named then.
+    pub fn put(&mut self, other: &Self) {
+        self.0.extend(&other.0);
+        self.0.retain(|partition, &mut next| next > 0 || !other.0.contains_key(partition));
+    }
+
     /// Whether no partition stands below its place in `other`.
     pub fn reaches(&self, other: &Self) -> bool {
         other.0.iter().all(|(&partition, &next)| self.of(partition) >= next)

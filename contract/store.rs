@@ -20,6 +20,8 @@ use crate::{Coverage, Day, Offset, OffsetRange, Partition, Positions, Result, Ro
 /// | the process died inside `commit` | parts of the store may hold rows beyond `committed`; written again, they stand there once |
 /// | a span is written that starts beyond what was written | refused: it would leave a gap |
 /// | a span is written that was written already, wholly or in part | what is known is dropped, the rest is taken |
+/// | partitions are given up and taken again by `resume` | what was written of them and not committed is forgotten; written again, it stands there once |
+/// | another process took partitions and committed, `resume` was not called (a zombie) | rows of the same offsets are dropped at `commit`, which is no error; positions never go back |
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Its name in metrics and messages: `hot` or `cold`.
@@ -43,6 +45,14 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store cannot be read.
     async fn committed(&self, source: SourceId) -> Result<Positions>;
+
+    /// Begins to take rows of some partitions that another process may have written until now: forgets what was written of
+    /// them and not committed, and answers their next offsets as of the last commit, whoever made it; 0 for a partition
+    /// without one. What was written of other partitions stays.
+    ///
+    /// # Errors
+    /// As `write`.
+    async fn resume(&self, source: SourceId, partitions: &[Partition]) -> Result<Positions>;
 }
 
 /// The store of the last days: full text, Elasticsearch's query language.

@@ -40,7 +40,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            log_level: "info,tantivy=warn,datafusion=warn,deltalake=warn,buoyant_kernel=warn,datafusion_common=error"
+            log_level: "info,tantivy=warn,datafusion=warn,deltalake=warn,deltalake_core::kernel::transaction=off,buoyant_kernel=warn,datafusion_common=error"
                 .to_owned(),
             log_format: Format::Auto,
             log_directory: PathBuf::new(),

@@ -201,6 +201,14 @@ impl Store for MemoryStore {
     async fn committed(&self, _: SourceId) -> Result<Positions> {
         Ok(self.state.lock().unwrap().committed_to.clone())
     }
+    async fn resume(&self, _: SourceId, partitions: &[Partition]) -> Result<Positions> {
+        self.fail()?;
+        let mut state = self.state.lock().unwrap();
+        let committed = state.committed_to.only(partitions);
+        state.written.retain(|row| !partitions.contains(&row.place.0));
+        state.written_to.put(&committed);
+        Ok(committed)
+    }
 }
 
 const NOT_ASKED: &str = "no test of this crate asks it";

@@ -17,7 +17,7 @@ use super::settings::Settings;
 use super::text::mend;
 use super::xml::Element;
 use crate::Context;
-use crate::http::{BodyTrouble, read_body, retry_after, text, with_causes};
+use crate::http::{BodyTrouble, explained, read_body, retry_after, text};
 
 /// Before something is asked again that arXiv refused: the user may have changed the setting, or arXiv its mind.
 pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(15 * 60);
@@ -197,7 +197,7 @@ fn is_page(body: &[u8]) -> bool {
 
 fn broken(doing: &str, error: reqwest::Error) -> Failure {
     metric::HTTP_REQUESTS.add(&[SCHEMA.source.0, "error"], 1);
-    Failure::Passing(Error::retry(doing).because(with_causes(error)))
+    Failure::Passing(Error::retry(doing).because(explained(error)))
 }
 
 fn refused(status: StatusCode, body: &[u8], doing: &str) -> Failure {

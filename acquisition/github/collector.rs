@@ -28,7 +28,7 @@ use super::framing::Framer;
 use super::schema::SCHEMA;
 use super::settings::Settings;
 use super::webhook::GithubWebhook;
-use crate::http::{BodyTrouble, read_body, text, with_causes};
+use crate::http::{BodyTrouble, explained, read_body, text};
 use crate::{Collectors, Context};
 
 /// Ids in a cursor: what the API serves at once, so that the next poll's pages meet one of them if they can.
@@ -263,7 +263,7 @@ impl FeedCollector {
     async fn page(&self, url: &Url, etag: Option<&str>) -> std::result::Result<Answer, Trouble> {
         let failed = |error: reqwest::Error| {
             metric::HTTP_REQUESTS.add(&[SCHEMA.source.0, "error"], 1);
-            Trouble::Failed(Error::retry(format!("poll `{}`", self.id)).because(with_causes(error)))
+            Trouble::Failed(Error::retry(format!("poll `{}`", self.id)).because(explained(error)))
         };
         let mut request = self.http.get(url.clone());
         if let Some(etag) = etag {
@@ -292,7 +292,7 @@ impl FeedCollector {
         let mut framer = Framer::default();
         let error = match read_body(&mut response, bytes_max, framer.buffer()).await {
             Ok(()) => return Ok(framer),
-            Err(BodyTrouble::Broken(error)) => Error::retry(format!("poll `{}`", self.id)).because(with_causes(error)),
+            Err(BodyTrouble::Broken(error)) => Error::retry(format!("poll `{}`", self.id)).because(explained(error)),
             Err(BodyTrouble::TooLarge) => {
                 let doing = format!("poll `{}`: a page exceeds `github.page_bytes_max` = {bytes_max}", self.id);
                 Error::new(Remedy::RetryAfter(REFUSED_WAIT), doing)

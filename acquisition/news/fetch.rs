@@ -16,7 +16,7 @@ use reqwest::{Client, Proxy, RequestBuilder, Response, StatusCode, Url, redirect
 use super::hosts::Hosts;
 use super::settings::Settings;
 use crate::address_guard::{AddressGuard, Refused};
-use crate::http::{BodyTrouble, read_body, retry_after, text, with_causes};
+use crate::http::{BodyTrouble, explained, read_body, retry_after, text};
 
 const SOURCE: &str = "news";
 
@@ -207,7 +207,7 @@ async fn body(response: &mut Response, headers: &HeaderMap, bytes_max: usize) ->
     }
     let mut body = BytesMut::new();
     read_body(response, bytes_max as u64, &mut body).await.map_err(|trouble| match trouble {
-        BodyTrouble::Broken(error) => Trouble::Failed(with_causes(error)),
+        BodyTrouble::Broken(error) => Trouble::Failed(explained(error)),
         BodyTrouble::TooLarge => too_large(bytes_max),
     })?;
     // A file `feed.xml.gz` is served as it is: packed, with nothing in the headers that says so.
@@ -237,6 +237,6 @@ fn too_large(bytes_max: usize) -> Trouble {
 fn reason(error: reqwest::Error) -> String {
     match Refused::behind(&error) {
         Some(refused) => refused.to_string(),
-        None => with_causes(error),
+        None => explained(error),
     }
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 
+use super::cold_store_shared as shared;
 use crate::{
     ColdStore, Column, Coverage, CoverageKind, Kind, LogRecord, Offset, OffsetRange, Partition, Period, Positions,
     Processor, RawRecord, Reject, Remedy, RowBuilder, RowSchema, Rows, RowsBuilder, Search, SourceId, Span, Timestamp,
@@ -48,6 +49,9 @@ pub trait Place: Send + Sync {
 
     /// Opens the store for reading beside one that writes.
     async fn open_read_only(&self) -> Arc<dyn ColdStore>;
+
+    /// Opens the store for writing beside others that were opened so, as another process does.
+    async fn open_shared(&self) -> Arc<dyn ColdStore>;
 }
 
 type Case = fn(Arc<dyn Place>) -> BoxFuture<'static, ()>;
@@ -59,6 +63,11 @@ pub const CASES: &[(&str, Case)] = &[
     ("a span written again in part adds the rest", |place| Box::pin(written_again_in_part(place))),
     ("rows that are not committed vanish with the process", |place| Box::pin(uncommitted(place))),
     ("positions survive, of several partitions and of spans without records", |place| Box::pin(positions(place))),
+    ("a resume forgets what was not committed of its partitions alone", |place| Box::pin(shared::resume(place))),
+    ("a partition goes from one process to another, and a zombie changes nothing", |place| {
+        Box::pin(shared::handed_over(place))
+    }),
+    ("the ledger is committed once, whoever does it", |place| Box::pin(shared::ledger(place))),
     ("queries see each row once before, during and after commits", |place| Box::pin(queries_during_commits(place))),
     ("ids of a day are found among the committed rows", |place| Box::pin(ids(place))),
     ("dead letters keep their bytes", |place| Box::pin(dead_letters(place))),
@@ -157,7 +166,8 @@ async fn assert_complete(store: &dyn ColdStore, to: i64) {
     assert_eq!(number(store, wrong).await, 0, "values of lists and structs are kept");
 }
 
-fn at(next: &[(Partition, Offset)]) -> Positions {
+/// Positions from pairs.
+pub(super) fn at(next: &[(Partition, Offset)]) -> Positions {
     Positions(next.iter().copied().collect::<BTreeMap<_, _>>())
 }
 
@@ -305,14 +315,16 @@ async fn dead_letters(place: Arc<dyn Place>) {
     assert_eq!((text(1), text(2), text(3), text(4)), ("type", "19 ends in nine", "github", "0-19"));
 }
 
+/// A line of the ledger.
+pub fn line(offset: Offset) -> (Offset, Coverage) {
+    let (from, to) = (start(), Timestamp(start().0 + 60_000_000));
+    let collector = "github/events".to_owned();
+    let reason = format!("line {offset}");
+    let kind = if offset % 2 == 0 { CoverageKind::Covered } else { CoverageKind::Missed };
+    (offset, Coverage { source: "github".to_owned(), collector, kind, from, to, records: 7, reason })
+}
+
 async fn coverage(place: Arc<dyn Place>) {
-    let line = |offset: Offset| {
-        let (from, to) = (start(), Timestamp(start().0 + 60_000_000));
-        let collector = "github/events".to_owned();
-        let reason = format!("line {offset}");
-        let kind = if offset % 2 == 0 { CoverageKind::Covered } else { CoverageKind::Missed };
-        (offset, Coverage { source: "github".to_owned(), collector, kind, from, to, records: 7, reason })
-    };
     let lines: Vec<_> = (0..10).map(line).collect();
     let range = |from, to| OffsetRange { partition: 0, from, to };
     let store = place.open().await;

@@ -53,6 +53,12 @@ pub trait Subject: Send + Sync {
     /// Opens the store of [`SCHEMA`] with [`RETENTION_DAYS`] at [`NOW`], on the same data every time. The one opened
     /// before was dropped, as if its process had been killed: what it did not commit may be gone.
     async fn open(&self) -> Arc<dyn HotStore>;
+
+    /// Opens the store on the same data beside others that are open, as another process does; none where the engine does not
+    /// allow that.
+    async fn open_beside(&self) -> Option<Arc<dyn HotStore>> {
+        None
+    }
 }
 
 /// A case: panics, with the reason, if the store does not do what it should.
@@ -119,6 +125,52 @@ cases! {
         let store = subject.open().await;
         assert_eq!(store.committed(SOURCE).await.expect("readable"), next);
         assert_eq!(stored(&*store).await, expected(&[&rows(&[(0, 0..30), (2, 0..30)])]));
+    }
+
+    /// Partitions that are taken again go on from their last commit; what was written of others stays.
+    a_resume_forgets_what_was_not_committed_of_its_partitions_alone(subject) {
+        let store = subject.open().await;
+        assert_eq!(store.resume(SOURCE, &[0, 1]).await.expect("resumed"), positions(&[(0, 0), (1, 0)]));
+        store.write(&rows(&[(0, 0..10), (1, 0..10)])).await.expect("written");
+        store.commit(SOURCE).await.expect("committed");
+        store.write(&rows(&[(0, 10..15), (1, 10..15)])).await.expect("written");
+        store.write(&rows(&[(1, 15..20), (0, 15..20), (3, 0..4)])).await.expect("written");
+        assert_eq!(store.resume(SOURCE, &[0, 2]).await.expect("resumed"), positions(&[(0, 10), (2, 0)]));
+        store.write(&rows(&[(0, 20..25)])).await.expect_err("10..20 are forgotten");
+        store.write(&rows(&[(0, 10..18), (1, 20..22)])).await.expect("written again, cut elsewhere");
+        assert_eq!(store.commit(SOURCE).await.expect("committed"), positions(&[(0, 18), (1, 22), (3, 4)]));
+        store.write(&rows(&[(0, 18..20)])).await.expect("written");
+        store.commit(SOURCE).await.expect("committed");
+        assert_eq!(store.resume(SOURCE, &[3, 0]).await.expect("resumed"), positions(&[(0, 20), (3, 4)]));
+        assert_eq!(stored(&*store).await, expected(&[&rows(&[(0, 0..20), (1, 0..22), (3, 0..4)])]));
+        drop(store);
+        let store = subject.open().await;
+        assert_eq!(store.committed(SOURCE).await.expect("readable"), positions(&[(0, 20), (1, 22), (3, 4)]));
+        assert_eq!(stored(&*store).await, expected(&[&rows(&[(0, 0..20), (1, 0..22), (3, 0..4)])]));
+    }
+
+    /// Where an engine allows several processes: who takes a partition over goes on behind the last commit of whoever had
+    /// it, and one that does not know that it lost it changes nothing.
+    a_partition_goes_from_one_process_to_another_and_a_zombie_changes_nothing(subject) {
+        let (Some(one), Some(other)) = (subject.open_beside().await, subject.open_beside().await) else { return };
+        one.write(&rows(&[(0, 0..10), (1, 0..10)])).await.expect("written");
+        one.commit(SOURCE).await.expect("committed");
+        one.write(&rows(&[(0, 10..20), (1, 10..12)])).await.expect("written");
+        assert_eq!(other.resume(SOURCE, &[0]).await.expect("resumed"), positions(&[(0, 10)]));
+        other.write(&rows(&[(0, 10..30)])).await.expect("written");
+        assert_eq!(other.commit(SOURCE).await.expect("committed").of(0), 30);
+        one.write(&rows(&[(0, 20..25)])).await.expect("what it has no right to is no error");
+        assert!(one.commit(SOURCE).await.expect("nor here").of(1) == 12);
+        let next = positions(&[(0, 30), (1, 12)]);
+        for store in [&one, &other] {
+            assert_eq!(store.committed(SOURCE).await.expect("readable"), next);
+            assert_eq!(stored(&**store).await, expected(&[&rows(&[(0, 0..30), (1, 0..12)])]));
+        }
+        assert_eq!(one.resume(SOURCE, &[0]).await.expect("resumed"), positions(&[(0, 30)]));
+        one.write(&rows(&[(0, 30..35)])).await.expect("written");
+        one.commit(SOURCE).await.expect("committed");
+        assert_eq!(other.committed(SOURCE).await.expect("readable"), positions(&[(0, 35), (1, 12)]));
+        assert_eq!(stored(&*other).await, expected(&[&rows(&[(0, 0..35), (1, 0..12)])]));
     }
 
     /// A span without a row, all of it duplicates and rejects, moves the position.

@@ -76,6 +76,9 @@ impl Store for FakeHot {
     async fn committed(&self, _: SourceId) -> Result<Positions> {
         unreachable!("{NOT_SERVED}")
     }
+    async fn resume(&self, _: SourceId, _: &[Partition]) -> Result<Positions> {
+        unreachable!("{NOT_SERVED}")
+    }
 }
 
 #[async_trait]
@@ -141,6 +144,9 @@ impl Store for FakeCold {
         unreachable!("{NOT_SERVED}")
     }
     async fn committed(&self, _: SourceId) -> Result<Positions> {
+        unreachable!("{NOT_SERVED}")
+    }
+    async fn resume(&self, _: SourceId, _: &[Partition]) -> Result<Positions> {
         unreachable!("{NOT_SERVED}")
     }
 }

@@ -1,15 +1,22 @@
 //! Commits: what waits becomes files, and the files become the table's.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use contract::{Coverage, CoverageKind, Error, Offset, OffsetRange, Positions, Result, SourceId};
-use deltalake::kernel::{Action, Transaction};
+use contract::{
+    Coverage, CoverageKind, Error, Offset, OffsetRange, Partition, Positions, Result, SourceId, drop_below,
+};
+use deltalake::kernel::Action;
 use deltalake::protocol::{DeltaOperation, OutputMode};
 
 use crate::data_file::write_files;
-use crate::store::{Inner, finished, prefix};
-use crate::table::{Table, View, transactions};
+use crate::marks::{Moves, prefix};
+use crate::store::{Inner, Written, finished};
+use crate::table::{Commit, Outcome, Table, View};
+
+/// How often rows are chosen anew because another process moved their position; each time there are fewer.
+const ATTEMPTS_MAX: usize = 100;
 
 /// The appIds of `ops.coverage`: `databroker/ops.coverage/0`.
 pub(crate) const COVERAGE_PREFIX: &str = "databroker/ops.coverage";
@@ -28,14 +35,21 @@ impl View {
         self.pending.iter().filter(|pending| pending.source == source).map(|pending| pending.rows.clone()).collect()
     }
 
-    /// Forgets the oldest `count` batches of a source: they are in the files now.
-    fn settle(&mut self, source: SourceId, count: usize) {
-        let mut left = count;
-        self.pending.retain(|pending| {
-            let settled = pending.source == source && left > 0;
-            left -= usize::from(settled);
-            !settled
-        });
+    /// Forgets what waits of some partitions of a source.
+    pub(crate) fn forget(&mut self, source: SourceId, partitions: &[Partition]) {
+        let nothing = Positions(partitions.iter().map(|&partition| (partition, Offset::MAX)).collect());
+        for pending in self.pending.iter_mut().filter(|pending| pending.source == source) {
+            pending.rows = drop_below(&pending.rows, &nothing);
+        }
+        self.pending.retain(|pending| pending.rows.num_rows() > 0);
+    }
+
+    /// Forgets the rows that stand in the committed files, whoever committed them.
+    pub(crate) fn settle(&mut self, table: &str) {
+        for pending in &mut self.pending {
+            pending.rows = drop_below(&pending.rows, &self.committed.marks.of(&prefix(table, pending.source)));
+        }
+        self.pending.retain(|pending| pending.rows.num_rows() > 0);
     }
 }
 
@@ -48,63 +62,77 @@ impl Inner {
         let (known, waiting) = {
             let written = self.written();
             let Some(known) = written.get(&id) else { return Ok(Positions::default()) };
-            if known.committed == known.next() {
-                return Ok(known.next());
+            if known.committed.reaches(&known.next()) {
+                return Ok(known.committed.clone());
             }
             (known.clone(), source.tables().map(|table| table.view().waiting(id)))
         };
-        let next = known.next();
         for ((table, batches), held) in source.tables().into_iter().zip(waiting).zip(&known.tables) {
             let last = Arc::ptr_eq(table, &source.silver);
             if last || !batches.is_empty() {
-                let count = batches.len();
                 // What the table holds, which after a crash may be more than all three do.
-                let marks = transactions(&prefix(table, id), held, self.now_ms());
-                self.append(table, batches, marks, move |view| view.settle(id, count)).await?;
+                self.append(table, &prefix(&table.layout.name, id), batches, held).await?;
             }
         }
-        self.written().entry(id).or_default().committed = next.clone();
-        Ok(next)
+        let now = Written::of(id, source);
+        let mut written = self.written();
+        let written = written.entry(id).or_default();
+        for (known, now) in written.tables.iter_mut().zip(&now.tables) {
+            *known = known.max(now);
+        }
+        written.committed = now.committed.clone();
+        Ok(now.committed)
     }
 
     /// Commits lines of the ledger.
     pub(crate) async fn commit_coverage(&self, range: OffsetRange, lines: &[(Offset, Coverage)]) -> Result<()> {
         self.check_writable()?;
-        let mut known = self.coverage_known.lock().await;
-        let from = known.of(range.partition);
+        let _turn = self.coverage_turn.lock().await;
+        if self.access.has_others() {
+            self.coverage.refresh().await?;
+        }
+        let mut held = self.coverage.positions(COVERAGE_PREFIX);
+        let from = held.of(range.partition);
         if range.from > from {
             return Err(Error::stop(format!("commit coverage: offsets {from}..{} would be missing", range.from)));
         }
-        if range.to <= from {
-            return Ok(());
-        }
-        let new: Vec<_> = lines.iter().filter(|(offset, _)| *offset >= from).collect();
-        let batches = if new.is_empty() { Vec::new() } else { vec![coverage_rows(range, &new)] };
-        let mut next = known.clone();
-        next.advance(range.partition, range.to);
-        let marks = transactions(COVERAGE_PREFIX, &next, self.now_ms());
-        self.append(&self.coverage, batches, marks, |_| {}).await?;
-        *known = next;
-        Ok(())
+        let lines: Vec<_> = lines.iter().collect();
+        let batches = if lines.is_empty() { Vec::new() } else { vec![coverage_rows(range, &lines)] };
+        held.advance(range.partition, range.to);
+        self.append(&self.coverage, COVERAGE_PREFIX, batches, &held).await
     }
 
-    /// Writes arranged rows into new files and adds them to the table with `marks`, in one commit.
-    pub(crate) async fn append(
-        &self,
-        table: &Table,
-        batches: Vec<RecordBatch>,
-        marks: Vec<Transaction>,
-        settle: impl FnOnce(&mut View) + Send,
-    ) -> Result<()> {
-        let (layout, properties, now) = (table.layout.clone(), self.properties.clone(), self.clock.now());
-        let write = move || write_files(&layout, &properties, &batches, now);
-        let adds = finished(tokio::task::spawn_blocking(write)).await?;
-        let operation = DeltaOperation::StreamingUpdate {
-            output_mode: OutputMode::Append,
-            query_id: "databroker".to_owned(),
-            epoch_id: now.0.div_euclid(1_000),
-        };
-        table.commit(adds.into_iter().map(Action::Add).collect(), marks, operation, settle).await
+    /// Writes arranged rows into new files and adds them to the table, whose position becomes `held`, in one commit. What
+    /// another process committed of it meanwhile is left out.
+    async fn append(&self, table: &Table, prefix: &str, batches: Vec<RecordBatch>, held: &Positions) -> Result<()> {
+        for _ in 0..ATTEMPTS_MAX {
+            if self.access.has_others() {
+                table.refresh().await?;
+            }
+            let found = table.positions(prefix);
+            let moves = Moves::between(prefix, &found, held);
+            if moves.is_empty() {
+                return Ok(());
+            }
+            let left = batches.iter().map(|batch| drop_below(batch, &found)).filter(|batch| batch.num_rows() > 0);
+            let (left, begun, now) = (left.collect::<Vec<_>>(), Instant::now(), self.clock.now());
+            let (layout, properties) = (table.layout.clone(), self.properties.clone());
+            let write = move || write_files(&layout, &properties, &left, now);
+            let adds = finished(tokio::task::spawn_blocking(write)).await?;
+            let operation = DeltaOperation::StreamingUpdate {
+                output_mode: OutputMode::Append,
+                query_id: "databroker".to_owned(),
+                epoch_id: now.0.div_euclid(1_000),
+            };
+            let actions = adds.into_iter().map(Action::Add).collect();
+            let commit = Commit { actions, moves, operation, begun, now_ms: self.now_ms() };
+            match table.commit(commit).await? {
+                Outcome::Done => return Ok(()),
+                Outcome::Overtaken(reason) => tracing::debug!(table = table.layout.name, "{reason}"),
+            }
+        }
+        let name = &table.layout.name;
+        Err(Error::retry(format!("commit to `{name}`: others were faster {ATTEMPTS_MAX} times")))
     }
 
     /// Milliseconds since 1970, as the Delta log counts time.

@@ -20,7 +20,7 @@ use deltalake::logstore::object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, StreamExt};
 
 /// The ending of a file that is being written: a vacuum removes what a crash left of them.
 pub(crate) const STAGING_SUFFIX: &str = ".tmp";
@@ -179,7 +179,9 @@ impl ObjectStore for DurableStore {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
+        // What is gone is gone: another process may clean at the same time.
+        let removed = self.inner.delete_stream(locations);
+        removed.filter(|removed| std::future::ready(!matches!(removed, Err(Error::NotFound { .. })))).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -25,12 +25,28 @@
 //! | bronze and dead letters at 9, silver at 5 | died after the second | silver takes it, the others drop it |
 //! | silver at 9, bronze at 5 | the span had no records (holes only): bronze had nothing to commit | nothing: all count as 9 |
 //! | silver at 9, dead letters at 5 | the span had no dead letters | nothing: all count as 9 |
-//! | a second process commits meanwhile | it holds the same `txn`, which Delta's conflict check refuses | it must stop |
+//!
+//! # Several processes
+//!
+//! Opened by [`DeltaStore::open_shared`], several processes write to the same tables, each the rows of partitions of its own.
+//! What makes that safe is one thing: a commit's file appears under its version's name only if there is none of that name
+//! (`durable.rs`). Rows are a pure function of the log, so two processes that hold the same offsets hold the same rows.
+//!
+//! | case | what holds |
+//! | --- | --- |
+//! | two commit at the same time, other partitions | the slower one takes the next version |
+//! | a process lost a partition and does not know (a zombie), or the new owner meets what a zombie committed | a `txn` is not where it was found: the rows below the new one are dropped, the rest is committed, positions never go back |
+//! | the zombie committed bronze and stopped | the new owner's bronze rows are dropped up to there; silver, which says what is done, is the new owner's |
+//! | a query meanwhile | reads the logs first, and rows that wait are left out where the log has them: each row once |
+//! | a process commits while another one vacuums | files that no commit names are taken an hour after they were written, and a commit names none older than half an hour |
+//! | two compact the same files | the second finds its files gone, and gives up; all rows are there |
+//! | old commits are cleaned while a process is behind | it reads the log anew from the last checkpoint |
 //!
 //! Data files are on stable storage before the commit that names them is written, and that file appears
 //! under its name only once it is on stable storage itself; see `durable.rs`.
 #![forbid(unsafe_code)]
 
+mod access;
 mod commit;
 mod data_file;
 mod durable;
@@ -38,12 +54,15 @@ mod file_stats;
 mod ids;
 mod layout;
 mod maintain;
+mod marks;
 mod query;
 mod query_error;
 mod repair;
 mod rewrite;
 mod scan;
 mod settings;
+#[cfg(test)]
+mod sharing_test;
 mod store;
 mod table;
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use contract::{Error, Result};
 use deltalake::DeltaTable;
@@ -11,9 +12,10 @@ use deltalake::protocol::DeltaOperation;
 use deltalake::protocol::checkpoints::{cleanup_expired_logs_for, create_checkpoint};
 
 use crate::layout::PartitionValue;
+use crate::marks::Moves;
 use crate::rewrite::Rewrite;
 use crate::store::{Inner, finished};
-use crate::table::{CommittedFile, Table, failed};
+use crate::table::{Commit, CommittedFile, Outcome, Table, failed};
 
 impl Inner {
     /// See [`contract::ColdStore::maintain`].
@@ -37,6 +39,9 @@ impl Inner {
     }
 
     async fn maintain_table(&self, table: &Table) -> Result<String> {
+        if self.access.has_others() {
+            table.refresh().await?;
+        }
         let (before, after) = self.compact(table).await?;
         let checkpoint = self.checkpoint(table).await?;
         let cleaned = self.clean_log(table).await?;
@@ -61,7 +66,7 @@ impl Inner {
             if chosen.is_empty() {
                 continue;
             }
-            let count = chosen.len();
+            let (count, begun) = (chosen.len(), Instant::now());
             let rewrite = Rewrite {
                 layout: table.layout.clone(),
                 properties: self.properties.clone(),
@@ -73,9 +78,13 @@ impl Inner {
             let actions = finished(tokio::task::spawn_blocking(move || rewrite.run(|_| None))).await?;
             let target_size = i64::try_from(self.settings.target_file_bytes).unwrap_or(i64::MAX);
             let operation = DeltaOperation::Optimize { predicate: None, target_size };
-            after += actions.len() - count;
-            before += count;
-            table.commit(actions, Vec::new(), operation, |_| {}).await?;
+            let new = actions.len() - count;
+            let commit = Commit { actions, moves: Moves::none(), operation, begun, now_ms: self.now_ms() };
+            match table.commit(commit).await? {
+                Outcome::Done => (before, after) = (before + count, after + new),
+                // Another process did it.
+                Outcome::Overtaken(reason) => tracing::debug!(table = table.layout.name, "{reason}"),
+            }
         }
         Ok((before, after))
     }

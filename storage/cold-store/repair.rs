@@ -3,19 +3,21 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use contract::{ColdTable, Offset, Partition, Result, SourceId};
+use contract::{ColdTable, Error, Offset, Partition, Result, SourceId};
 use datafusion::common::ScalarValue;
 use deltalake::kernel::Action;
 use deltalake::protocol::DeltaOperation;
 
 use crate::data_file::write_files;
 use crate::layout::{PartitionValue, Partitioning};
+use crate::marks::Moves;
 use crate::rewrite::Rewrite;
 use crate::store::{Inner, finished};
-use crate::table::{CommittedFile, Table};
+use crate::table::{Commit, CommittedFile, Outcome, Table};
 
 type Places = HashSet<(Partition, Offset)>;
 
@@ -37,6 +39,7 @@ impl Inner {
         };
         // Compaction would rewrite the same files.
         let _turn = self.maintenance.lock().await;
+        let begun = Instant::now();
         let mut actions = self.without(table, source, Arc::new(remove)).await?;
         if let Some(rows) = append {
             let rows = table.layout.arrange(&rows)?;
@@ -47,7 +50,14 @@ impl Inner {
         if actions.is_empty() {
             return Ok(());
         }
-        table.commit(actions, Vec::new(), DeltaOperation::Delete { predicate: None }, |_| {}).await
+        let operation = DeltaOperation::Delete { predicate: None };
+        let commit = Commit { actions, moves: Moves::none(), operation, begun, now_ms: self.now_ms() };
+        match table.commit(commit).await? {
+            Outcome::Done => Ok(()),
+            Outcome::Overtaken(reason) => {
+                Err(Error::retry(format!("mend rows of `{}`", table.layout.name)).because(reason))
+            }
+        }
     }
 
     /// The actions that take rows out of the files in which they stand.

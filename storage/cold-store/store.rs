@@ -1,7 +1,7 @@
 //! The store: which tables there are, and what was written to them.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,10 +14,12 @@ use contract::{
 use parquet::file::properties::WriterProperties;
 
 use crate::Settings;
+use crate::access::Access;
 use crate::commit::COVERAGE_PREFIX;
 use crate::data_file::writer_properties;
 use crate::durable::create_directory;
 use crate::layout::Layout;
+use crate::marks::prefix;
 use crate::query::Engine;
 use crate::table::{Pending, Table, View};
 
@@ -56,14 +58,14 @@ pub(crate) struct Inner {
     pub(crate) coverage: Arc<Table>,
     pub(crate) engine: Engine,
     pub(crate) maintenance: tokio::sync::Mutex<()>,
-    /// The next offset of the ledger; held by its commit.
-    pub(crate) coverage_known: tokio::sync::Mutex<Positions>,
+    /// Held by the commit of the ledger.
+    pub(crate) coverage_turn: tokio::sync::Mutex<()>,
     dead_letters: Arc<Table>,
     /// What was written per source. Held while rows are given to the three tables, and while a query
     /// takes its view of all tables.
     written: Mutex<BTreeMap<SourceId, Written>>,
-    /// Locked for as long as this process writes; none in a store that only reads.
-    lock: Option<File>,
+    /// Who has it.
+    pub(crate) access: Access,
 }
 
 /// The tables of a source, in the order in which they are committed.
@@ -92,6 +94,14 @@ impl Source {
 }
 
 impl Written {
+    /// What the tables hold, as far as their logs were read.
+    pub(crate) fn of(id: SourceId, source: &Source) -> Self {
+        let [bronze, dead_letters, committed] =
+            source.tables().map(|table| table.positions(&prefix(&table.layout.name, id)));
+        // Silver is committed last, so all of them hold what is below its position.
+        Self { tables: [bronze.max(&committed), dead_letters.max(&committed), committed.clone()], committed }
+    }
+
     /// The next offsets of the span to come.
     pub(crate) fn next(&self) -> Positions {
         self.tables[0].min(&self.tables[1]).min(&self.tables[2])
@@ -110,17 +120,27 @@ impl DeltaStore {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let failed = |error| Error::stop(format!("open the cold store `{}`", directory.display())).because(error);
-        create_directory(directory).map_err(failed)?;
-        let directory = fs::canonicalize(directory).map_err(failed)?;
-        let lock = lock(&directory.join("writer.lock"))?;
-        let spill = directory.join("tmp");
-        if spill.is_dir() {
-            // What queries of a killed process spilled; no other process writes here, as we hold the lock.
-            fs::remove_dir_all(&spill).map_err(failed)?;
-        }
-        create_directory(&spill).map_err(failed)?;
-        Self::assemble(directory, schemas, settings, clock, Some(lock)).await
+        let directory = make(directory)?;
+        let (access, spill) = Access::alone(&directory)?;
+        Self::assemble(directory, schemas, settings, clock, access, Some(spill)).await
+    }
+
+    /// Opens the store in a directory for writing beside other processes that open it so: each takes the rows of partitions
+    /// of its own, see [`Store::resume`]. Makes what is not there.
+    ///
+    /// # Errors
+    /// As [`DeltaStore::open`]; `Change` also when a process writes alone.
+    pub async fn open_shared(
+        directory: &Path,
+        schemas: &[&'static RowSchema],
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let directory = make(directory)?;
+        let place = directory.clone();
+        let locked = finished(tokio::task::spawn_blocking(move || Access::shared(&place))).await;
+        let (access, spill, _turn) = locked?;
+        Self::assemble(directory, schemas, settings, clock, access, Some(spill)).await
     }
 
     /// Opens the store in a directory for reading beside a process that writes. Each call reads what was
@@ -136,7 +156,8 @@ impl DeltaStore {
     ) -> Result<Self> {
         let directory = std::path::absolute(directory)
             .map_err(|error| Error::change(format!("open the cold store `{}`", directory.display())).because(error))?;
-        Self::assemble(directory, schemas, settings, clock, None).await
+        // The folder for spilled rows is emptied by processes that write, so it is not a reader's.
+        Self::assemble(directory, schemas, settings, clock, Access::Read, None).await
     }
 
     async fn assemble(
@@ -144,43 +165,51 @@ impl DeltaStore {
         schemas: &[&'static RowSchema],
         settings: Settings,
         clock: Arc<dyn Clock>,
-        lock: Option<File>,
+        access: Access,
+        spill: Option<PathBuf>,
     ) -> Result<Self> {
         settings.check()?;
-        let writable = lock.is_some();
-        let open = async |layout: Layout| -> Result<Arc<Table>> {
-            Ok(Arc::new(if writable { Table::open(layout).await? } else { Table::open_read_only(layout).await? }))
+        let open = async |layout: Layout, of: &[&RowSchema]| -> Result<Arc<Table>> {
+            let prefixes = of.iter().map(|schema| prefix(&layout.name, schema.source)).collect();
+            let table = if access.writes() {
+                Table::open(layout, prefixes).await?
+            } else {
+                Table::open_read_only(layout, prefixes).await?
+            };
+            Ok(Arc::new(table))
         };
-        let dead_letters = open(Layout::dead_letters(&directory)).await?;
+        let dead_letters = open(Layout::dead_letters(&directory), schemas).await?;
         let mut sources = BTreeMap::new();
         let mut written = BTreeMap::new();
         for schema in schemas {
             let source = Source {
-                bronze: open(Layout::bronze(schema.source, &directory)).await?,
+                bronze: open(Layout::bronze(schema.source, &directory), &[schema]).await?,
                 dead_letters: dead_letters.clone(),
-                silver: open(Layout::silver(schema, &directory)).await?,
+                silver: open(Layout::silver(schema, &directory), &[schema]).await?,
                 turn: tokio::sync::Mutex::new(()),
             };
-            if writable {
-                written.insert(schema.source, positions(schema.source, &source).await?);
-            }
+            written.insert(schema.source, Written::of(schema.source, &source));
             sources.insert(schema.source, source);
         }
-        let coverage = open(Layout::coverage(&directory)).await?;
-        let coverage_known = coverage.positions(COVERAGE_PREFIX).await?;
+        let ledger = vec![COVERAGE_PREFIX.to_owned()];
+        let coverage = Layout::coverage(&directory);
+        let coverage = Arc::new(if access.writes() {
+            Table::open(coverage, ledger).await?
+        } else {
+            Table::open_read_only(coverage, ledger).await?
+        });
         let inner = Inner {
             properties: writer_properties(&settings)?,
-            // The directory for spilled rows is emptied by the next process that writes, so it is not a reader's.
-            engine: Engine::new(writable.then(|| directory.join("tmp")), &settings)?,
+            engine: Engine::new(spill, &settings)?,
             coverage,
             maintenance: tokio::sync::Mutex::new(()),
-            coverage_known: tokio::sync::Mutex::new(coverage_known),
+            coverage_turn: tokio::sync::Mutex::new(()),
             written: Mutex::new(written),
             settings,
             clock,
             sources,
             dead_letters,
-            lock,
+            access,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -226,21 +255,16 @@ impl Inner {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this store only reads.
-    pub(crate) fn read_only(&self) -> bool {
-        self.lock.is_none()
-    }
-
     pub(crate) fn check_writable(&self) -> Result<()> {
-        if self.read_only() {
+        if !self.access.writes() {
             return Err(Error::change("write to the cold store: it is open for reading only"));
         }
         Ok(())
     }
 
-    /// In a store that only reads: what others committed since.
+    /// Where others may write: what they committed since.
     pub(crate) async fn refresh(&self) -> Result<()> {
-        if self.read_only() {
+        if self.access.has_others() {
             for table in self.tables() {
                 table.refresh().await?;
             }
@@ -275,7 +299,9 @@ impl Inner {
         let batches = [&rows.bronze, &rows.dead_letters, &rows.silver];
         let mut arranged = Vec::with_capacity(batches.len());
         for ((table, batch), known) in source.tables().into_iter().zip(batches).zip(&written.tables) {
-            arranged.push(table.layout.arrange(&drop_below(batch, known))?);
+            // Others may have moved a partition that this process still believes to be its own.
+            let known = known.max(&table.positions(&prefix(&table.layout.name, rows.span.source)));
+            arranged.push(table.layout.arrange(&drop_below(batch, &known))?);
         }
         for ((table, rows_of_table), known) in source.tables().into_iter().zip(arranged).zip(&mut written.tables) {
             if rows_of_table.num_rows() > 0 {
@@ -284,6 +310,27 @@ impl Inner {
             rows.span.ranges.iter().for_each(|range| known.advance(range.partition, range.to));
         }
         Ok(())
+    }
+}
+
+impl Inner {
+    /// See [`Store::resume`].
+    async fn resume(&self, id: SourceId, partitions: &[Partition]) -> Result<Positions> {
+        self.check_writable()?;
+        let source = self.source(id)?;
+        let _turn = source.turn.lock().await;
+        for table in source.tables() {
+            table.refresh().await?;
+        }
+        let now = Written::of(id, source);
+        let mut written = self.written();
+        let written = written.entry(id).or_default();
+        for (table, (known, now)) in source.tables().into_iter().zip(written.tables.iter_mut().zip(&now.tables)) {
+            table.view().forget(id, partitions);
+            known.put(&now.only(partitions));
+        }
+        written.committed.put(&now.committed.only(partitions));
+        Ok(now.committed.only(partitions))
     }
 }
 
@@ -305,11 +352,15 @@ impl Store for DeltaStore {
 
     async fn committed(&self, source: SourceId) -> Result<Positions> {
         let tables = self.inner.source(source)?;
-        if !self.inner.read_only() {
-            return Ok(self.inner.written().get(&source).map(|written| written.committed.clone()).unwrap_or_default());
+        if self.inner.access.has_others() {
+            tables.silver.refresh().await?;
         }
-        tables.silver.refresh().await?;
-        tables.silver.positions(&prefix(&tables.silver, source)).await
+        Ok(Written::of(source, tables).committed)
+    }
+
+    async fn resume(&self, source: SourceId, partitions: &[Partition]) -> Result<Positions> {
+        let (inner, partitions) = (self.inner.clone(), partitions.to_vec());
+        finished(tokio::spawn(async move { inner.resume(source, &partitions).await })).await
     }
 }
 
@@ -346,11 +397,10 @@ impl ColdStore for DeltaStore {
     }
 
     async fn coverage_committed(&self) -> Result<Positions> {
-        if !self.inner.read_only() {
-            return Ok(self.inner.coverage_known.lock().await.clone());
+        if self.inner.access.has_others() {
+            self.inner.coverage.refresh().await?;
         }
-        self.inner.coverage.refresh().await?;
-        self.inner.coverage.positions(COVERAGE_PREFIX).await
+        Ok(self.inner.coverage.positions(COVERAGE_PREFIX))
     }
 
     async fn mend(
@@ -371,40 +421,13 @@ impl ColdStore for DeltaStore {
     }
 }
 
-/// The start of the appIds of a source's `txn` actions in one of its tables.
-pub(crate) fn prefix(table: &Table, source: SourceId) -> String {
-    let name = &table.layout.name;
-    match name.strip_prefix("ops.") {
-        Some(_) => format!("databroker/{name}/{source}"),
-        None => format!("databroker/{name}"),
-    }
-}
-
 /// Awaits a task of ours; its panic becomes an error.
 pub(crate) async fn finished<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
     task.await.unwrap_or_else(|panic| Err(Error::stop("finish a task of the cold store").because(panic)))
 }
 
-async fn positions(id: SourceId, source: &Source) -> Result<Written> {
-    let committed = source.silver.positions(&prefix(&source.silver, id)).await?;
-    let mut tables = [committed.clone(), committed.clone(), committed.clone()];
-    // Silver is committed last, so all of them hold what is below its position.
-    for (table, known) in [&source.bronze, &source.dead_letters].into_iter().zip(&mut tables) {
-        let own = table.positions(&prefix(table, id)).await?;
-        own.0.into_iter().for_each(|(partition, next)| known.advance(partition, next));
-    }
-    Ok(Written { tables, committed })
-}
-
-fn lock(path: &Path) -> Result<File> {
-    let failed = |error| Error::stop(format!("lock the cold store `{}`", path.display())).because(error);
-    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::change(format!(
-            "lock the cold store `{}`: another process writes to it; stop that one, or open the store for reading",
-            path.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
-    }
+/// Makes the directory of a store; answers its path from the root.
+fn make(directory: &Path) -> Result<PathBuf> {
+    let made = create_directory(directory).and_then(|()| fs::canonicalize(directory));
+    made.map_err(|error| Error::stop(format!("open the cold store `{}`", directory.display())).because(error))
 }

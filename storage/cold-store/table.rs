@@ -3,13 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use contract::{Error, Offset, Partition, Positions, Remedy, Result, SourceId};
+use contract::{Error, Positions, Remedy, Result, SourceId};
 use datafusion::common::{ScalarValue, Statistics};
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
-use deltalake::kernel::transaction::{CommitBuilder, CommitConflictError, CommitProperties, TransactionError};
-use deltalake::kernel::{Action, LogicalFileView, StructType, Transaction};
+use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
+use deltalake::kernel::{Action, LogicalFileView, StructType};
 use deltalake::logstore::LogStoreRef;
 use deltalake::operations::create::CreateBuilder;
 use deltalake::protocol::DeltaOperation;
@@ -19,15 +20,22 @@ use deltalake::{DeltaTableBuilder, DeltaTableError};
 
 use crate::durable::{DurableStore, create_directory, is_full};
 use crate::layout::{Layout, PartitionValue};
+use crate::marks::{Marks, Moves};
 use crate::{data_file, file_stats};
 
-/// Partitions whose position a table is asked for at the most: far above what a topic has.
-const PARTITIONS_MAX: Partition = 100_000;
+/// How often a commit is tried anew when another process was faster: each time that one has committed.
+const ATTEMPTS_MAX: usize = 100;
+
+/// How long after its files were begun a commit may be made. A vacuum takes files that no commit names only when they are
+/// an hour old at least (`cold.vacuum_retention_hours`), so none that a commit of another process will name yet.
+const FILES_AGE_MAX: Duration = Duration::from_secs(30 * 60);
 
 /// A Delta table.
 pub(crate) struct Table {
     /// Its columns and place.
     pub(crate) layout: Arc<Layout>,
+    /// The starts of the appIds of its `txn` actions.
+    prefixes: Vec<String>,
     /// Held while a commit is made, so that commits of this process never meet each other.
     log: tokio::sync::Mutex<Option<TableLog>>,
     view: Mutex<View>,
@@ -39,6 +47,31 @@ pub(crate) struct TableLog {
     pub(crate) store: LogStoreRef,
     /// What it says.
     pub(crate) state: DeltaTableState,
+    /// The next offsets in it.
+    marks: Marks,
+}
+
+/// What a commit is to change.
+pub(crate) struct Commit {
+    /// Files that come and go.
+    pub(crate) actions: Vec<Action>,
+    /// Positions that move.
+    pub(crate) moves: Moves,
+    /// What it says that it is.
+    pub(crate) operation: DeltaOperation,
+    /// When its files were begun.
+    pub(crate) begun: Instant,
+    /// The time of its `txn` actions, in milliseconds since 1970.
+    pub(crate) now_ms: i64,
+}
+
+/// What became of a commit.
+#[must_use]
+pub(crate) enum Outcome {
+    /// It is made.
+    Done,
+    /// What it was made from is not so any more, for this reason: nothing is committed, and its files are gone.
+    Overtaken(String),
 }
 
 /// What queries see: every row stands in one of both, and moves from the second to the first at once.
@@ -66,6 +99,8 @@ pub(crate) struct Committed {
     pub(crate) version: Option<u64>,
     /// Its files, oldest first.
     pub(crate) files: Vec<Arc<CommittedFile>>,
+    /// The next offsets.
+    pub(crate) marks: Marks,
 }
 
 /// A data file of the table.
@@ -88,10 +123,10 @@ pub(crate) struct CommittedFile {
 
 impl Table {
     /// Opens the table and makes it first if it is not there.
-    pub(crate) async fn open(layout: Layout) -> Result<Self> {
+    pub(crate) async fn open(layout: Layout, prefixes: Vec<String>) -> Result<Self> {
         let doing = || format!("open the table `{}`", layout.name);
         create_directory(&layout.root).map_err(|error| Error::stop(doing()).because(error))?;
-        let table = Self::new(layout.clone());
+        let table = Self::new(layout.clone(), prefixes);
         let store = table.log_store()?;
         if !store.is_delta_table_location().await.map_err(|error| failed(doing(), error))? {
             create(&layout, &store).await?;
@@ -101,32 +136,40 @@ impl Table {
     }
 
     /// Opens the table for reading; it may be made later.
-    pub(crate) async fn open_read_only(layout: Layout) -> Result<Self> {
-        let table = Self::new(layout);
+    pub(crate) async fn open_read_only(layout: Layout, prefixes: Vec<String>) -> Result<Self> {
+        let table = Self::new(layout, prefixes);
         table.refresh().await?;
         Ok(table)
     }
 
-    fn new(layout: Layout) -> Self {
+    fn new(layout: Layout, prefixes: Vec<String>) -> Self {
         let view = View { committed: Arc::default(), pending: Vec::new() };
-        Self { layout: Arc::new(layout), log: tokio::sync::Mutex::new(None), view: Mutex::new(view) }
+        Self { layout: Arc::new(layout), prefixes, log: tokio::sync::Mutex::new(None), view: Mutex::new(view) }
     }
 
     /// Reads what was committed since, by whomever.
     pub(crate) async fn refresh(&self) -> Result<()> {
         let mut log = self.log.lock().await;
         match log.as_mut() {
-            Some(known) => {
-                // What was read before may be cleaned up by now; then only the whole log says.
-                if let Err(error) = known.state.update(known.store.as_ref(), None).await {
-                    tracing::debug!(table = %self.layout.name, %error, "the log is read anew");
-                    *known = self.load().await?;
-                }
-            }
+            Some(known) => return self.catch_up(known).await,
             None if !self.layout.root.join("_delta_log").is_dir() => return Ok(()),
             None => *log = Some(self.load().await?),
         }
-        self.publish(log.as_ref().expect("set above"), |_| {});
+        self.publish(log.as_ref().expect("set above"));
+        Ok(())
+    }
+
+    async fn catch_up(&self, known: &mut TableLog) -> Result<()> {
+        let before = known.state.version();
+        if let Err(error) = known.update().await {
+            // What was read before may be cleaned up by now; then only the whole log says.
+            tracing::debug!(table = %self.layout.name, %error, "the log is read anew");
+            *known = self.load().await?;
+        }
+        if known.state.version() != before {
+            self.check_columns(&known.state)?;
+            self.publish(known);
+        }
         Ok(())
     }
 
@@ -134,17 +177,17 @@ impl Table {
     pub(crate) async fn reload(&self) -> Result<()> {
         let mut log = self.log.lock().await;
         *log = Some(self.load().await?);
-        self.publish(log.as_ref().expect("set above"), |_| {});
+        self.publish(log.as_ref().expect("set above"));
         Ok(())
     }
 
     async fn load(&self) -> Result<TableLog> {
         let store = self.log_store()?;
-        let state = DeltaTableState::try_new(store.as_ref(), None).await;
-        let state =
-            state.map_err(|error| failed(format!("read the log of the table `{}`", self.layout.name), error))?;
+        let failed = |error| failed(format!("read the log of the table `{}`", self.layout.name), error);
+        let state = DeltaTableState::try_new(store.as_ref(), None).await.map_err(failed)?;
         self.check_columns(&state)?;
-        Ok(TableLog { store, state })
+        let marks = Marks::read(store.as_ref(), &state, &self.prefixes).await.map_err(failed)?;
+        Ok(TableLog { store, state, marks })
     }
 
     /// What queries see.
@@ -158,76 +201,69 @@ impl Table {
         log.as_ref().map(|log| (log.store.clone(), log.state.clone()))
     }
 
-    /// The next offsets that the log holds in `txn` actions `PREFIX/0`, `PREFIX/1`, and so on to the first
-    /// that is not there: a commit names all partitions up to its highest.
-    pub(crate) async fn positions(&self, prefix: &str) -> Result<Positions> {
-        let mut positions = Positions::default();
-        let Some((store, state)) = self.log().await else { return Ok(positions) };
-        for partition in 0..PARTITIONS_MAX {
-            let version = state.transaction_version(store.as_ref(), format!("{prefix}/{partition}")).await;
-            let doing = || format!("read the positions of the table `{}`", self.layout.name);
-            match version.map_err(|error| failed(doing(), error))? {
-                Some(next) => positions.advance(partition, next),
-                None => break,
-            }
-        }
-        Ok(positions)
+    /// The next offsets of a source, or of the ledger, as of the last commit that is known.
+    pub(crate) fn positions(&self, prefix: &str) -> Positions {
+        self.view().committed.marks.of(prefix)
     }
 
-    /// Makes one commit; `settle` changes what waits at the same moment as the files are seen.
+    /// Makes one commit, if what it was made from is still so.
     ///
     /// # Errors
-    /// `Retry` when the disk is full, `Stop` when it failed or another process writes the same positions; nothing is
-    /// committed then. After a `Retry` the files that `actions` add are gone, since they are written anew with the next
-    /// try and their space may be what is wanted.
-    pub(crate) async fn commit(
-        &self,
-        actions: Vec<Action>,
-        transactions: Vec<Transaction>,
-        operation: DeltaOperation,
-        settle: impl FnOnce(&mut View) + Send,
-    ) -> Result<()> {
-        let added = actions.iter().filter_map(|action| match action {
-            Action::Add(add) => Some(add.clone()),
-            _ => None,
-        });
-        let added: Vec<_> = added.collect();
-        let committed = self.try_commit(actions, transactions, operation, settle).await;
-        if committed.as_ref().is_err_and(|error| error.remedy() == Remedy::Retry) {
-            data_file::discard(&self.layout, &added);
+    /// `Retry` when the disk is full, `Stop` when it failed; nothing is committed then. After a `Retry` the files that the
+    /// commit adds are gone, since they are written anew with the next try and their space may be what is wanted.
+    pub(crate) async fn commit(&self, commit: Commit) -> Result<Outcome> {
+        let outcome = self.try_commit(&commit).await;
+        let is_in_vain = match &outcome {
+            Ok(Outcome::Done) => false,
+            Ok(Outcome::Overtaken(_)) => true,
+            Err(error) => error.remedy() == Remedy::Retry,
+        };
+        if is_in_vain {
+            let added = commit.actions.into_iter().filter_map(|action| match action {
+                Action::Add(add) => Some(add),
+                _ => None,
+            });
+            data_file::discard(&self.layout, &added.collect::<Vec<_>>());
         }
-        committed
+        outcome
     }
 
-    async fn try_commit(
-        &self,
-        actions: Vec<Action>,
-        transactions: Vec<Transaction>,
-        operation: DeltaOperation,
-        settle: impl FnOnce(&mut View) + Send,
-    ) -> Result<()> {
+    async fn try_commit(&self, commit: &Commit) -> Result<Outcome> {
+        let doing = || format!("commit to `{}`", self.layout.name);
         let mut log = self.log.lock().await;
         let Some(known) = log.as_mut() else {
-            return Err(Error::stop(format!("commit to `{}`: it is open for reading only", self.layout.name)));
+            return Err(Error::stop(format!("{}: it is open for reading only", doing())));
         };
-        if let Some(gone) = self.view().committed.missing(&actions) {
-            // Another engine compacted or deleted it since the rows were read.
-            return Err(Error::retry(format!("commit to `{}`: `{gone}` is no part of it any more", self.layout.name)));
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(reason) = self.overtaken(commit, &known.marks) {
+                return Ok(Outcome::Overtaken(reason));
+            }
+            match known.append(commit).await {
+                Ok(()) => {
+                    self.publish(known);
+                    return Ok(Outcome::Done);
+                }
+                Err(error) if is_race(&error) => self.catch_up(known).await?,
+                Err(error) => return Err(failed(doing(), error)),
+            }
         }
-        // Checkpoints and cleaning are the maintenance's, so that a commit takes the same time always.
-        let properties = CommitProperties::default()
-            .with_application_transactions(transactions)
-            .with_create_checkpoint(false)
-            .with_cleanup_expired_logs(Some(false));
-        let commit = CommitBuilder::from(properties).with_actions(actions);
-        let finished = commit.build(Some(&known.state), known.store.clone(), operation).await;
-        let finished = finished.map_err(|error| failed(format!("commit to `{}`", self.layout.name), error))?;
-        known.state = finished.snapshot();
-        self.publish(known, settle);
-        Ok(())
+        Err(Error::retry(format!("{}: others were faster {ATTEMPTS_MAX} times", doing())))
     }
 
-    fn publish(&self, log: &TableLog, settle: impl FnOnce(&mut View)) {
+    /// Why a commit cannot be made as it is.
+    fn overtaken(&self, commit: &Commit, now: &Marks) -> Option<String> {
+        if let Some(partition) = commit.moves.overtaken(now) {
+            return Some(format!("another process moved partition {partition} of `{}`", self.layout.name));
+        }
+        if let Some(gone) = self.view().committed.missing(&commit.actions) {
+            // Another process or engine compacted or deleted it since the rows were read.
+            return Some(format!("`{gone}` is no part of `{}` any more", self.layout.name));
+        }
+        let is_late = commit.begun.elapsed() > FILES_AGE_MAX;
+        is_late.then(|| format!("the files for `{}` waited too long, a vacuum may have taken them", self.layout.name))
+    }
+
+    fn publish(&self, log: &TableLog) {
         let before = self.view().committed.clone();
         let known: HashMap<&str, &Arc<CommittedFile>> =
             before.files.iter().map(|file| (file.relative.as_str(), file)).collect();
@@ -239,8 +275,8 @@ impl Table {
             .collect();
         files.sort_by(|one, other| (one.modified_ms, &one.relative).cmp(&(other.modified_ms, &other.relative)));
         let mut view = self.view();
-        view.committed = Arc::new(Committed { version: Some(log.state.version()), files });
-        settle(&mut view);
+        view.committed = Arc::new(Committed { version: Some(log.state.version()), files, marks: log.marks.clone() });
+        view.settle(&self.layout.name);
     }
 
     fn committed_file(&self, file: &LogicalFileView) -> CommittedFile {
@@ -298,6 +334,32 @@ impl Table {
     }
 }
 
+impl TableLog {
+    /// Reads the commits that came since.
+    async fn update(&mut self) -> Result<(), DeltaTableError> {
+        let before = self.state.version();
+        self.state.update(self.store.as_ref(), None).await?;
+        self.marks.follow(self.store.as_ref(), before, self.state.version()).await
+    }
+
+    /// Puts a commit behind the last one that is known; an error if there is another by now.
+    async fn append(&mut self, commit: &Commit) -> Result<(), DeltaTableError> {
+        let transactions = commit.moves.transactions(commit.now_ms);
+        // Checkpoints and cleaning are the maintenance's, so that a commit takes the same time always. What others commit
+        // meanwhile is judged by `overtaken`: delta-rs would refuse more, and say so in the log as an error.
+        let properties = CommitProperties::default()
+            .with_application_transactions(transactions.clone())
+            .with_create_checkpoint(false)
+            .with_cleanup_expired_logs(Some(false))
+            .with_max_retries(0);
+        let builder = CommitBuilder::from(properties).with_actions(commit.actions.clone());
+        let made = builder.build(Some(&self.state), self.store.clone(), commit.operation.clone()).await?;
+        self.state = made.snapshot();
+        transactions.iter().for_each(|transaction| self.marks.take(transaction));
+        Ok(())
+    }
+}
+
 impl Committed {
     /// The first file that `actions` remove and that is not there.
     fn missing<'a>(&self, actions: &'a [Action]) -> Option<&'a str> {
@@ -323,15 +385,6 @@ impl PartitionValue {
     }
 }
 
-/// The `txn` actions for all partitions up to the highest.
-pub(crate) fn transactions(prefix: &str, next: &Positions, now_ms: i64) -> Vec<Transaction> {
-    let end = next.0.last_key_value().map_or(0, |(&partition, _)| partition + 1);
-    let transaction = |(partition, offset): (Partition, Offset)| {
-        Transaction::new_with_last_update(format!("{prefix}/{partition}"), offset, Some(now_ms))
-    };
-    (0..end).map(|partition| transaction((partition, next.of(partition)))).collect()
-}
-
 async fn create(layout: &Layout, store: &LogStoreRef) -> Result<()> {
     let doing = || format!("make the table `{}`", layout.name);
     let columns: StructType =
@@ -345,23 +398,15 @@ async fn create(layout: &Layout, store: &LogStoreRef) -> Result<()> {
     builder.await.map(|_| ()).map_err(|error| failed(doing(), error))
 }
 
+/// Whether another process committed the version that this one was about to.
+fn is_race(error: &DeltaTableError) -> bool {
+    matches!(error, DeltaTableError::Transaction { source: TransactionError::MaxCommitAttempts(_) })
+}
+
 /// Chooses the remedy for an error of delta-rs.
 pub(crate) fn failed(doing: String, error: DeltaTableError) -> Error {
-    let zombie = matches!(
-        &error,
-        DeltaTableError::Transaction {
-            source: TransactionError::CommitConflict(CommitConflictError::ConcurrentTransaction)
-        }
-    );
-    let busy = matches!(
-        &error,
-        DeltaTableError::Transaction {
-            source: TransactionError::MaxCommitAttempts(_) | TransactionError::CommitConflict(_)
-        }
-    );
-    if zombie {
-        return Error::stop(format!("{doing}: another process commits the same rows"));
-    }
-    let may_pass = busy || is_full(&error);
+    let is_busy = is_race(&error)
+        || matches!(&error, DeltaTableError::Transaction { source: TransactionError::CommitConflict(_) });
+    let may_pass = is_busy || is_full(&error);
     if may_pass { Error::retry(doing).because(error) } else { Error::stop(doing).because(error) }
 }

@@ -9,12 +9,9 @@ use arrow::util::pretty::pretty_format_batches;
 use async_trait::async_trait;
 use contract::conformance::cold_store::{CASES, Place, SCHEMA, SOURCE, answer, number, rows};
 use contract::{Clock, ColdStore, ColdTable, Positions, Remedy, Store, SystemClock, Timestamp};
-use deltalake::protocol::{DeltaOperation, OutputMode};
 use futures::TryStreamExt;
 use tempfile::TempDir;
 
-use crate::layout::Layout;
-use crate::table::{Table, transactions};
 use crate::{DeltaStore, Settings};
 
 struct Directory(TempDir);
@@ -27,6 +24,11 @@ impl Place for Directory {
 
     async fn open_read_only(&self) -> Arc<dyn ColdStore> {
         let store = DeltaStore::open_read_only(self.0.path(), &[&SCHEMA], settings(), Arc::new(SystemClock)).await;
+        Arc::new(store.unwrap())
+    }
+
+    async fn open_shared(&self) -> Arc<dyn ColdStore> {
+        let store = DeltaStore::open_shared(self.0.path(), &[&SCHEMA], settings(), Arc::new(SystemClock)).await;
         Arc::new(store.unwrap())
     }
 }
@@ -116,30 +118,6 @@ async fn killed_between_the_commits_of_its_tables_it_holds_every_offset_once_aft
         store.commit(SOURCE).await.unwrap();
         assert_complete(&store, 100).await;
     }
-}
-
-#[tokio::test]
-async fn a_second_writer_is_refused_at_the_door_and_a_zombie_at_the_commit() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path(), settings()).await;
-    let second = DeltaStore::open(directory.path(), &[&SCHEMA], settings(), Arc::new(SystemClock)).await;
-    let error = second.err().expect("the lock is held");
-    assert_eq!(error.remedy(), Remedy::Change, "{error}");
-    drop(store);
-
-    let open =
-        async || Table::open(Layout::silver(&SCHEMA, &fs::canonicalize(directory.path()).unwrap())).await.unwrap();
-    let (living, zombie) = (open().await, open().await);
-    let commit = async |table: &Table, next: i64| {
-        let marks = transactions("databroker/silver.github", &Positions([(0, next)].into()), 0);
-        let operation =
-            DeltaOperation::StreamingUpdate { output_mode: OutputMode::Append, query_id: "test".into(), epoch_id: 0 };
-        table.commit(Vec::new(), marks, operation, |_| {}).await
-    };
-    commit(&living, 10).await.unwrap();
-    let error = commit(&zombie, 20).await.expect_err("the living one moved the position");
-    assert_eq!(error.remedy(), Remedy::Stop, "{error}");
-    assert_eq!(open().await.positions("databroker/silver.github").await.unwrap().of(0), 10);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

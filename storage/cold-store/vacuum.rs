@@ -17,7 +17,6 @@ impl Inner {
     /// Removes files that are no part of the table and for as long as the setting says were none: replaced ones by
     /// the time in the log, those that a crash left by their own. Answers how many.
     pub(crate) async fn vacuum(&self, table: &Table) -> Result<usize> {
-        let Some((store, state)) = table.log().await else { return Ok(0) };
         let retention_ms = self.settings.vacuum_retention_hours.saturating_mul(3_600_000);
         let cutoff_ms = self.now_ms().saturating_sub_unsigned(retention_ms);
         // First what is there and only then what is needed: what is written in between is not on the list.
@@ -26,6 +25,9 @@ impl Inner {
         if found.is_empty() {
             return Ok(0);
         }
+        // Also what another process committed until now.
+        table.refresh().await?;
+        let Some((store, state)) = table.log().await else { return Ok(0) };
         let mut needed: HashSet<PathBuf> = table.view().committed.files.iter().map(|file| file.path.clone()).collect();
         let doing = || format!("read the removed files of `{}`", table.layout.name);
         let mut tombstones = state.all_tombstones(store.as_ref());
@@ -47,7 +49,11 @@ fn list(root: &Path, cutoff_ms: i64) -> Result<Vec<PathBuf>> {
         let failed = |error: io::Error| Error::stop(format!("list the files in `{}`", folder.display())).because(error);
         for entry in fs::read_dir(&folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let metadata = entry.metadata().map_err(failed)?;
+            let metadata = match entry.metadata() {
+                // Another process gave it its name, or removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                metadata => metadata.map_err(failed)?,
+            };
             let name = entry.file_name().to_string_lossy().into_owned();
             if metadata.is_dir() {
                 folders.push(entry.path());
@@ -66,8 +72,13 @@ fn list(root: &Path, cutoff_ms: i64) -> Result<Vec<PathBuf>> {
 
 fn remove(paths: &[PathBuf]) -> Result<usize> {
     for path in paths {
-        let removed = fs::remove_file(path);
-        removed.map_err(|error| Error::stop(format!("remove the file `{}`", path.display())).because(error))?;
+        match fs::remove_file(path) {
+            // Another process did.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => {
+                removed.map_err(|error| Error::stop(format!("remove the file `{}`", path.display())).because(error))?;
+            }
+        }
     }
     Ok(paths.len())
 }

@@ -92,6 +92,16 @@ struct Written {
 }
 
 impl Written {
+    /// Gives up the rows of some partitions, all of which lie at or behind `committed`.
+    fn forget(&mut self, committed: &Positions) {
+        let places = Places::of(&self.batch);
+        for rows in self.groups.values_mut() {
+            rows.retain(|&row| !committed.0.contains_key(&places.partition(row)));
+        }
+        self.groups.retain(|_, rows| !rows.is_empty());
+        self.next.put(committed);
+    }
+
     /// All as one, in order; none of none.
     fn joined(all: Vec<Self>) -> Option<Self> {
         let next = all.last()?.next.clone();
@@ -150,6 +160,21 @@ impl HotSource {
         let mut progress = self.progress()?;
         self.commit_all(&mut progress)?;
         Ok(progress.checkpoint.next.clone())
+    }
+
+    /// Forgets what was written of some partitions and not committed, and answers their next offsets. Where the writer of
+    /// an index was closed to make room the index has the rows already, and its mark says so when they come again.
+    pub(crate) fn resume(&self, partitions: &[Partition]) -> Result<Positions> {
+        let mut progress = self.progress()?;
+        let committed = progress.checkpoint.next.only(partitions);
+        if progress.written.only(partitions) != committed {
+            progress.writers.abandon();
+            progress.is_torn = true;
+            let Progress { uncommitted, waiting, written, .. } = &mut *progress;
+            uncommitted.iter_mut().chain(waiting).for_each(|written| written.forget(&committed));
+            written.put(&committed);
+        }
+        Ok(committed)
     }
 
     /// The next offsets as of the last commit.

@@ -194,6 +194,11 @@ impl Store for TantivyStore {
         let done = spawn_blocking(read).await;
         done.map_err(|error| Error::stop(format!("read the position of `{source}`")).because(error))?
     }
+
+    async fn resume(&self, source: SourceId, partitions: &[Partition]) -> Result<Positions> {
+        let partitions = partitions.to_vec();
+        self.change(source, move |source| source.resume(&partitions)).await
+    }
 }
 
 #[async_trait]
@@ -289,7 +294,8 @@ fn lock(folder: &Path) -> Result<fs::File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(Error::change(format!(
-            "open the hot store `{}` for writing: another process has it open",
+            "open the hot store `{}` for writing: another process has it open, and the embedded engine takes one; set \
+             ELASTICSEARCH_HOSTS (setting `elasticsearch.hosts`) for several",
             folder.display()
         ))),
         Err(fs::TryLockError::Error(error)) => Err(failed().because(error)),

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use contract::{Error, Result};
+use contract::{Error, Result, with_causes};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
@@ -93,9 +93,9 @@ impl Client {
             Body::Json(body) => request.json(body),
             Body::Lines(lines) => request.header("content-type", "application/x-ndjson").body(lines.clone()),
         };
-        let response = request.send().await.map_err(with_causes)?;
+        let response = request.send().await.map_err(explained)?;
         let status = response.status();
-        let body = response.bytes().await.map_err(with_causes)?;
+        let body = response.bytes().await.map_err(explained)?;
         Ok(Answer { status, body })
     }
 }
@@ -119,14 +119,7 @@ fn authorization(login: &Login) -> Result<Option<HeaderValue>> {
     Ok(Some(value))
 }
 
-/// The error with what lies behind it, which its own text leaves out.
-fn with_causes(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+/// Without the address, which may hold a password.
+fn explained(error: reqwest::Error) -> String {
+    with_causes(&error.without_url())
 }

@@ -55,6 +55,8 @@ pub(super) struct Model {
     pub(super) documents: BTreeMap<(String, String), (i64, Box<RawValue>)>,
     indices: BTreeSet<String>,
     templates: BTreeMap<String, Value>,
+    /// Lifecycle policies; none: the server has no such thing.
+    pub(super) policies: Option<BTreeMap<String, Value>>,
     /// What the next bulk requests are answered; the truth where there is none.
     pub(super) lies: Vec<Lie>,
     /// Ids that are refused for good.
@@ -66,6 +68,8 @@ pub(super) struct Model {
     /// What every request must show.
     pub(super) authorization: Option<String>,
     scrolls: usize,
+    /// The index of every document that a bulk request brought, in order.
+    brought: Vec<String>,
 }
 
 /// The server; it ends with the runtime.
@@ -128,6 +132,16 @@ fn error(kind: &str, reason: &str) -> String {
 }
 
 impl Model {
+    /// A template; null where there is none.
+    pub(super) fn template(&self, name: &str) -> Value {
+        self.templates.get(name).cloned().unwrap_or_default()
+    }
+
+    /// How many documents bulk requests brought for an index.
+    pub(super) fn written_to(&self, index: &str) -> usize {
+        self.brought.iter().filter(|name| *name == index).count()
+    }
+
     fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> Said {
         let json: Value = serde_json::from_slice(body).unwrap_or_default();
         let parts: Vec<_> = path.split('/').collect();
@@ -144,6 +158,7 @@ impl Model {
                 self.templates.insert((*name).to_owned(), json);
                 ok(json!({"acknowledged": true}))
             }
+            (_, ["_ilm", "policy", name]) if self.policies.is_some() => self.policy(method, name, json),
             ("PUT", [index]) => {
                 self.indices.insert((*index).to_owned());
                 ok(json!({"acknowledged": true}))
@@ -177,6 +192,20 @@ impl Model {
                 StatusCode::BAD_REQUEST,
                 error("illegal_argument_exception", &format!("no handler for {method} {path}")),
             ),
+        }
+    }
+
+    fn policy(&mut self, method: &Method, name: &str, body: Value) -> Said {
+        let policies = self.policies.get_or_insert_default();
+        if method == Method::PUT {
+            policies.insert(name.to_owned(), body["policy"].clone());
+            return ok(json!({"acknowledged": true}));
+        }
+        match policies.get(name) {
+            Some(policy) => {
+                ok(json!({name: {"version": 1, "modified_date": "2026-11-22T12:00:00.000Z", "policy": policy}}))
+            }
+            None => (StatusCode::NOT_FOUND, error("resource_not_found_exception", "Lifecycle policy not found")),
         }
     }
 
@@ -224,6 +253,7 @@ impl Model {
                 json!({"type": "document_parsing_exception", "reason": "odd", "caused_by": {"reason": "why"}});
             return json!({name: item});
         }
+        self.brought.push(index.clone());
         let key = (index, id);
         let present = self.documents.get(&key).map(|(version, _)| *version);
         let version = action["version"].as_i64().unwrap_or(present.unwrap_or(0) + 1);

@@ -8,7 +8,7 @@ use contract::conformance::hot_store::{
 use contract::{HotStore, Positions, Remedy, Result, Rows, Store};
 
 use super::lying_server::{LIES, Lie, LyingServer};
-use super::{CHECKPOINT_INDEX, ElasticsearchSettings, ElasticsearchStore, REFUSED_INDEX};
+use super::{CHECKPOINT_INDEX, ElasticsearchSettings, ElasticsearchStore, REFUSED_INDEX, TemplateState};
 
 async fn open(settings: &ElasticsearchSettings) -> ElasticsearchStore {
     ElasticsearchStore::open(settings, &[&SCHEMA], RETENTION_DAYS, Arc::new(|| NOW)).await.unwrap()
@@ -98,6 +98,80 @@ async fn a_process_that_lost_its_place_changes_nothing_when_it_wakes() {
     // Given the place back, it goes on behind the other.
     old.write(&rows(&[(0, 25..30)])).await.unwrap();
     assert_eq!(old.commit(SOURCE).await.unwrap(), positions(&[(0, 30)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_taken_over_begins_at_the_checkpoint_and_a_commit_writes_only_what_moved() {
+    let server = LyingServer::start().await;
+    let (one, other) = (open(&server.settings()).await, open(&server.settings()).await);
+    one.write(&rows(&[(0, 0..10), (1, 0..10)])).await.unwrap();
+    one.commit(SOURCE).await.unwrap();
+    one.write(&rows(&[(0, 10..20)])).await.unwrap();
+    // The other one knows the checkpoint of long ago.
+    assert_eq!(other.resume(SOURCE, &[1, 2]).await.unwrap(), positions(&[(1, 10), (2, 0)]));
+    one.commit(SOURCE).await.unwrap();
+    assert_eq!(other.resume(SOURCE, &[0]).await.unwrap(), positions(&[(0, 20)]));
+    other.write(&rows(&[(0, 20..30)])).await.unwrap();
+    let marked = |server: &LyingServer| server.model().written_to(CHECKPOINT_INDEX);
+    let before = marked(&server);
+    other.commit(SOURCE).await.unwrap();
+    assert_eq!(marked(&server) - before, 1, "partition 1 has not moved");
+    other.commit(SOURCE).await.unwrap();
+    assert_eq!(marked(&server) - before, 1);
+    // What the first one wrote beyond, and did not commit, is written again; it stands once.
+    one.write(&rows(&[(1, 10..15)])).await.unwrap();
+    assert_eq!(other.resume(SOURCE, &[1]).await.unwrap(), positions(&[(1, 10)]));
+    other.write(&rows(&[(1, 10..13)])).await.unwrap();
+    assert_eq!(other.resume(SOURCE, &[1]).await.unwrap(), positions(&[(1, 10)]));
+    other.write(&rows(&[(1, 13..18)])).await.expect_err("what was not committed is forgotten");
+    other.write(&rows(&[(1, 10..13)])).await.unwrap();
+    other.write(&rows(&[(1, 13..18)])).await.unwrap();
+    other.commit(SOURCE).await.unwrap();
+    one.commit(SOURCE).await.unwrap();
+    assert_eq!(one.committed(SOURCE).await.unwrap(), positions(&[(0, 30), (1, 18)]));
+    assert_eq!(stored(&one).await, expected(&[&rows(&[(0, 0..30), (1, 0..18)])]));
+}
+
+/// Two processes under lies, partitions going to and fro, each one at times a zombie.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_go_to_and_fro_between_processes_under_lies_lose_and_double_nothing() {
+    let lies: Vec<_> = LIES.into_iter().filter(|lie| *lie != Lie::WrittenButSilent).collect();
+    for seed in 1..=20_u64 {
+        let server = LyingServer::start().await;
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let stores = [open(&server.settings()).await, open(&server.settings()).await];
+        // Where each process believes to go on, per partition; the other one may have it by now.
+        let mut believes = [[Some(0_i64), None], [None, Some(0)]];
+        let mut committed = positions(&[]);
+        for _ in 0..60 {
+            let (process, partition) = (next(&mut random) % 2, next(&mut random) % 2);
+            server.model().lies = (0..next(&mut random) % 2).map(|_| lies[next(&mut random) % lies.len()]).collect();
+            let store = &stores[process];
+            match (next(&mut random) % 6, believes[process][partition]) {
+                (0..=2, Some(from)) => {
+                    let to = (from + 1 + next(&mut random) as i64 % 9).min(60);
+                    write(store, &rows(&[(partition as i32, from..to)])).await;
+                    believes[process][partition] = Some(to);
+                }
+                (3 | 4, _) => drop(commit(store).await),
+                (5, _) => {
+                    let next = store.resume(SOURCE, &[partition as i32]).await.unwrap();
+                    believes[process][partition] = Some(next.of(partition as i32));
+                }
+                _ => {}
+            }
+            let now = store.committed(SOURCE).await.unwrap();
+            assert!(now.reaches(&committed), "seed {seed}: a position went back: {now:?} {committed:?}");
+            committed = now;
+        }
+        server.model().lies.clear();
+        let from = stores[0].resume(SOURCE, &[0, 1]).await.unwrap();
+        write(&stores[0], &rows(&[(0, from.of(0)..60), (1, from.of(1)..60)])).await;
+        commit(&stores[0]).await;
+        commit(&stores[1]).await;
+        assert_eq!(stores[1].committed(SOURCE).await.unwrap(), positions(&[(0, 60), (1, 60)]), "seed {seed}");
+        assert_eq!(stored(&stores[1]).await, expected(&[&rows(&[(0, 0..60), (1, 0..60)])]), "seed {seed}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,4 +269,32 @@ async fn who_asks_is_shown_to_the_server_and_to_nobody_else() {
     server.model().authorization = Some("another".to_owned());
     let said = opened(&settings).await.unwrap_err().to_string();
     assert!(!said.contains("secret"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lifecycle_policy_is_installed_where_there_are_such_and_stays_as_somebody_changed_it() {
+    let server = LyingServer::start().await;
+    let store = open(&server.settings()).await;
+    let lifecycle = |server: &LyingServer| {
+        let model = server.model();
+        model.template("databroker-made").pointer("/template/settings/lifecycle/name").cloned()
+    };
+    assert_eq!((lifecycle(&server), store.templates().await.unwrap().len()), (None, 1), "it has no policies");
+    // The cluster is given them later.
+    server.model().policies = Some(Default::default());
+    let store = open(&server.settings()).await;
+    assert_eq!(lifecycle(&server), Some("databroker".into()));
+    let current = |name: &str| (name.to_owned(), TemplateState::Current);
+    let all = [current("databroker-made"), current("databroker (policy)")];
+    assert_eq!(store.templates().await.unwrap(), all);
+    let warm = serde_json::json!({"min_age": "2d", "actions": {"forcemerge": {"max_num_segments": 1}}});
+    server.model().policies.as_mut().unwrap().get_mut("databroker").unwrap()["phases"]["warm"] = warm.clone();
+    let store = open(&server.settings()).await;
+    let [note] = store.notes() else { panic!("{:?}", store.notes()) };
+    let said = "the lifecycle policy `databroker` was changed and stays so: \
+                `phases.warm.actions.forcemerge.max_num_segments` is `1` (ours: nothing), ";
+    assert!(note.starts_with(said), "{note}");
+    assert_eq!(server.model().policies.as_ref().unwrap()["databroker"]["phases"]["warm"], warm);
+    assert_eq!(store.prepare(true).await.unwrap(), Vec::<String>::new());
+    assert_eq!(store.templates().await.unwrap(), all);
 }

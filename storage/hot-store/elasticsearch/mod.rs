@@ -26,6 +26,7 @@ mod bulk;
 mod client;
 mod expiry;
 mod items;
+mod lifecycle;
 #[cfg(test)]
 mod lying_server;
 #[cfg(test)]

@@ -53,6 +53,10 @@ impl Subject for Elasticsearch {
     async fn open(&self) -> Arc<dyn HotStore> {
         Self::store(&self.settings).await
     }
+
+    async fn open_beside(&self) -> Option<Arc<dyn HotStore>> {
+        Some(Self::store(&self.settings).await)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,6 +68,38 @@ async fn real_servers_the_store_passes_the_conformance_suite_on_elasticsearch() 
         server.clear().await;
         case(&server).await;
     }
+}
+
+/// One process expires days again and again while the other one writes them, also those that just went.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_servers_days_that_one_process_expires_while_another_writes_cost_no_row_that_is_kept() {
+    let server = Elasticsearch::start();
+    let (writer, janitor) =
+        (Elasticsearch::store(&server.settings).await, Elasticsearch::store(&server.settings).await);
+    // Of the three days of rows only the last one is kept then.
+    let later = NOW.plus(Duration::from_secs(u64::from(RETENTION_DAYS) * 86_400));
+    let writing = async {
+        for from in (0..1_500).step_by(50) {
+            writer.write(&rows(&[(0, from..from + 50)])).await.unwrap();
+            writer.commit(SOURCE).await.unwrap();
+        }
+    };
+    let expiring = async {
+        let mut removed = 0;
+        for _ in 0..15 {
+            let cold = writer.committed(SOURCE).await.unwrap();
+            removed += janitor.expire(SOURCE, later, &cold).await.unwrap().removed.len();
+        }
+        removed
+    };
+    let ((), removed) = futures::join!(writing, expiring);
+    assert!(removed > 2, "days went, came back and went again: {removed}");
+    let expired = janitor.expire(SOURCE, later, &positions(&[(0, 1_500)])).await.unwrap();
+    assert_eq!(expired.waiting, Vec::<String>::new());
+    let mut kept = expected(&[&rows(&[(0, 0..1_500)])]);
+    kept.retain(|(_, offset), _| offset % 3 == 0);
+    assert_eq!(stored(&*writer).await, kept);
+    assert_eq!(writer.committed(SOURCE).await.unwrap(), positions(&[(0, 1_500)]));
 }
 
 /// How often the server is killed; each costs ten seconds.

@@ -32,6 +32,11 @@ impl Server {
         Self::understand(&client.ask_json(Method::GET, "", Body::None, &doing).await?)
     }
 
+    /// Whether its maker has lifecycle policies; where they are left out, it says so itself when it is asked for one.
+    pub(super) fn has_policies(&self) -> bool {
+        self.maker == Maker::Elasticsearch
+    }
+
     /// Source: <https://www.elastic.co/guide/en/elasticsearch/reference/8.19/rest-api-root.html>; OpenSearch says so in
     /// `version.distribution`: <https://docs.opensearch.org/docs/2.19/getting-started/communicate/>.
     fn understand(info: &Value) -> Result<Self> {

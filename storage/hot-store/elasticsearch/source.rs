@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use arrow::array::RecordBatch;
-use contract::{Error, Positions, Result, RowSchema, Rows, SourceId, drop_below};
+use contract::{Error, Partition, Positions, Result, RowSchema, Rows, SourceId, drop_below};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -103,6 +103,19 @@ impl ElasticSource {
         send_all(&inner.client, &mut progress.pace, self.id(), items).await?;
         progress.committed = progress.committed.max(&written);
         Ok(written)
+    }
+
+    /// Reads the checkpoint anew and goes on from there in some partitions. What was written beyond it is on the server, where it
+    /// stands once when it is written again.
+    pub(super) async fn resume(&self, inner: &Inner, partitions: &[Partition]) -> Result<Positions> {
+        let mut progress = self.progress().await;
+        let committed = self.committed(inner).await?;
+        let resumed = committed.only(partitions);
+        progress.written.get_or_insert_with(|| committed.clone()).put(&resumed);
+        progress.committed = committed;
+        // Another process may have made some, or removed them.
+        Self::forget_indices(&mut progress);
+        Ok(resumed)
     }
 
     /// The next offsets of the checkpoint.

@@ -16,7 +16,10 @@ use serde_json::{Value, json};
 use super::client::{Body, Client};
 use super::server::Server;
 use super::source::ElasticSource;
-use super::{CHECKPOINT_INDEX, ElasticsearchSettings, REFUSED_INDEX, TemplateState, refused, rows, template};
+use super::template::Wanted;
+use super::{
+    CHECKPOINT_INDEX, ElasticsearchSettings, REFUSED_INDEX, TemplateState, lifecycle, refused, rows, template,
+};
 use crate::names::period;
 use crate::source::first_day;
 
@@ -100,36 +103,53 @@ impl ElasticsearchStore {
         format!("{} at {}", self.server, self.inner.client.hosts())
     }
 
-    /// How the templates on the server stand to those of this version, by name.
+    /// How the templates on the server stand to those of this version, by name, and the lifecycle policy that they name where the
+    /// server has such.
     ///
     /// # Errors
     /// When the server cannot be asked.
     pub async fn templates(&self) -> Result<Vec<(String, TemplateState)>> {
+        let client = &self.inner.client;
+        let policy = self.policy().await?;
         let mut states = Vec::new();
         for source in self.inner.sources.values() {
-            let state = template::state(&self.inner.client, source.schema, &self.settings).await?;
+            let state = template::state(client, source.schema, self.wanted(policy.is_some())).await?;
             states.push((template::name(source.schema), state));
         }
+        states.extend(policy.map(|state| (format!("{} (policy)", lifecycle::POLICY), state)));
         Ok(states)
     }
 
-    /// Installs templates and makes the store's own indices. A template that somebody changed is replaced only by `force`.
-    /// Answers what stays as it is, a sentence each.
+    /// Installs templates, the policy that they name, and the store's own indices. What somebody changed is replaced only by
+    /// `force`. Answers what stays as it is, a sentence each.
     ///
     /// # Errors
     /// When the server refuses or cannot be asked.
     pub async fn prepare(&self, force: bool) -> Result<Vec<String>> {
         let inner = &self.inner;
         let mut notes = Vec::new();
+        let stays = |what: &str, name: &str, differences: &[String]| {
+            let differences = differences.join(", ");
+            format!(
+                "the {what} `{name}` was changed and stays so: {differences}; `databroker templates --force` replaces it"
+            )
+        };
+        let policy = self.policy().await?;
+        let wanted = self.wanted(policy.is_some());
+        match policy {
+            None | Some(TemplateState::Current) => {}
+            Some(TemplateState::Edited(differences)) if !force => {
+                notes.push(stays("lifecycle policy", lifecycle::POLICY, &differences));
+            }
+            Some(_) => lifecycle::install(&inner.client).await?,
+        }
         for source in inner.sources.values() {
-            let name = template::name(source.schema);
-            match template::state(&inner.client, source.schema, &self.settings).await? {
+            match template::state(&inner.client, source.schema, wanted).await? {
                 TemplateState::Current => {}
-                TemplateState::Edited(differences) if !force => notes.push(format!(
-                    "the index template `{name}` was changed and stays so: {}; `databroker templates --force` replaces it",
-                    differences.join(", ")
-                )),
-                _ => template::install(&inner.client, source.schema, &self.settings).await?,
+                TemplateState::Edited(differences) if !force => {
+                    notes.push(stays("index template", &template::name(source.schema), &differences));
+                }
+                _ => template::install(&inner.client, source.schema, wanted).await?,
             }
         }
         let keyword = json!({"type": "keyword"});
@@ -152,6 +172,14 @@ impl ElasticsearchStore {
         let path = format!("{REFUSED_INDEX}/_count?ignore_unavailable=true");
         let found = inner.client.ask_json(Method::GET, &path, Body::None, "count the refused rows").await?;
         Ok(found["count"].as_u64().unwrap_or_default())
+    }
+
+    async fn policy(&self) -> Result<Option<TemplateState>> {
+        if self.server.has_policies() { lifecycle::state(&self.inner.client).await } else { Ok(None) }
+    }
+
+    fn wanted(&self, has_policies: bool) -> Wanted<'_> {
+        Wanted { settings: &self.settings, has_policies }
     }
 
     fn source(&self, source: SourceId) -> Result<&ElasticSource> {
@@ -243,6 +271,10 @@ impl Store for ElasticsearchStore {
     async fn committed(&self, source: SourceId) -> Result<Positions> {
         self.source(source)?.committed(&self.inner).await
     }
+
+    async fn resume(&self, source: SourceId, partitions: &[Partition]) -> Result<Positions> {
+        self.changeable(source)?.resume(&self.inner, partitions).await
+    }
 }
 
 #[async_trait]
@@ -273,6 +305,8 @@ impl HotStore for ElasticsearchStore {
 
     async fn rows(&self, source: SourceId) -> Result<RowStream> {
         let found = self.source(source)?;
+        // What other processes wrote, of which this one does not know.
+        self.inner.changed();
         self.inner.show().await?;
         let indices = self.inner.names_of(&[found.schema]).await?;
         Ok(rows::all(self.inner.client.clone(), found.schema, indices))

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::ElasticsearchSettings;
 use super::client::{Body, Client};
+use super::lifecycle::POLICY;
 use crate::query::type_name;
 
 /// Above Elasticsearch's own templates (100) and what users write by habit (200): an index of ours with another mapping
@@ -50,8 +51,16 @@ pub(super) fn index_body(schema: &RowSchema) -> Value {
     })
 }
 
+/// What a template is made for.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) settings: &'a ElasticsearchSettings,
+    /// Whether the server has lifecycle policies.
+    pub(super) has_policies: bool,
+}
+
 /// The whole template.
-pub(super) fn template(schema: &RowSchema, settings: &ElasticsearchSettings) -> Value {
+pub(super) fn template(schema: &RowSchema, Wanted { settings, has_policies }: Wanted<'_>) -> Value {
     let mut body = index_body(schema);
     body["settings"] = json!({
         "number_of_shards": settings.shards,
@@ -59,22 +68,21 @@ pub(super) fn template(schema: &RowSchema, settings: &ElasticsearchSettings) -> 
         // A query without a field name looks into the texts, as in the embedded store.
         "query": {"default_field": default_fields(schema)},
     });
+    if has_policies {
+        body["settings"]["lifecycle"] = json!({"name": POLICY});
+    }
     let mut template = json!({
         // The dates of indices have a dot; other names of the user's that begin alike have none by rule.
         "index_patterns": [format!("{}-*.*", schema.source)],
         "priority": PRIORITY,
         "template": body,
     });
-    template["_meta"] = json!({"managed_by": "databroker", "fingerprint": fingerprint(&template)});
+    template["_meta"] = json!({"managed_by": "databroker", "fingerprint": fingerprint(&flat(&template))});
     template
 }
 
 /// How the template on the server stands to ours.
-pub(super) async fn state(
-    client: &Client,
-    schema: &RowSchema,
-    settings: &ElasticsearchSettings,
-) -> Result<TemplateState> {
+pub(super) async fn state(client: &Client, schema: &RowSchema, wanted: Wanted<'_>) -> Result<TemplateState> {
     let name = name(schema);
     let answer = client.send(Method::GET, &format!("_index_template/{name}"), Body::None).await?;
     if answer.status.as_u16() == 404 {
@@ -82,23 +90,23 @@ pub(super) async fn state(
     }
     let found = answer.json(&format!("read the index template `{name}`"))?;
     let found = found.pointer("/index_templates/0/index_template").cloned().unwrap_or_default();
-    Ok(compare(&found, &template(schema, settings)))
+    Ok(compare(&flat(&found), &flat(&template(schema, wanted)), &found["_meta"]["fingerprint"]))
 }
 
 /// Puts ours in its place.
-pub(super) async fn install(client: &Client, schema: &RowSchema, settings: &ElasticsearchSettings) -> Result<()> {
+pub(super) async fn install(client: &Client, schema: &RowSchema, wanted: Wanted<'_>) -> Result<()> {
     let name = name(schema);
-    let body = Body::Json(template(schema, settings));
+    let body = Body::Json(template(schema, wanted));
     let doing = format!("install the index template `{name}`");
     client.ask_json(Method::PUT, &format!("_index_template/{name}"), body, &doing).await.map(drop)
 }
 
-fn compare(found: &Value, ours: &Value) -> TemplateState {
-    let (there, here) = (flat(found), flat(ours));
+/// How what is there stands to ours; `noted` is the fingerprint that it was installed with.
+pub(super) fn compare(there: &Flat, here: &Flat, noted: &Value) -> TemplateState {
     if there == here {
         return TemplateState::Current;
     }
-    if found["_meta"]["fingerprint"] == fingerprint(found) {
+    if *noted == fingerprint(there) {
         return TemplateState::Older;
     }
     let keys: std::collections::BTreeSet<_> = there.keys().chain(here.keys()).collect();
@@ -139,9 +147,12 @@ fn default_fields(schema: &RowSchema) -> Vec<&'static str> {
     schema.leaves().map(|leaf| leaf.column).filter(is_text).map(|column| column.name).collect()
 }
 
-/// A template as paths and texts, in the form that the server answers: settings below `index`, all values as texts.
-fn flat(template: &Value) -> BTreeMap<String, String> {
-    let mut flat = BTreeMap::new();
+/// What a JSON object holds, as paths and texts.
+pub(super) type Flat = BTreeMap<String, String>;
+
+/// A template in the form that the server answers: settings below `index`, all values as texts.
+fn flat(template: &Value) -> Flat {
+    let mut flat = Flat::new();
     for part in ["index_patterns", "priority"] {
         flatten(part, &template[part], &mut flat);
     }
@@ -153,7 +164,7 @@ fn flat(template: &Value) -> BTreeMap<String, String> {
     flat
 }
 
-fn flatten(path: &str, value: &Value, flat: &mut BTreeMap<String, String>) {
+pub(super) fn flatten(path: &str, value: &Value, flat: &mut Flat) {
     match value {
         Value::Object(members) if !members.is_empty() => {
             members.iter().for_each(|(name, value)| flatten(&format!("{path}.{name}"), value, flat));
@@ -166,10 +177,10 @@ fn flatten(path: &str, value: &Value, flat: &mut BTreeMap<String, String>) {
     }
 }
 
-/// Tells whether a template is as it was installed.
-fn fingerprint(template: &Value) -> String {
+/// Tells whether it is as it was installed.
+pub(super) fn fingerprint(flat: &Flat) -> String {
     let mut hash = Sha256::new();
-    for (path, value) in flat(template) {
+    for (path, value) in flat {
         hash.update(format!("{path}\n{value}\n"));
     }
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
@@ -196,14 +207,18 @@ mod tests {
     #[test]
     fn a_template_is_current_older_or_edited() {
         let settings = ElasticsearchSettings::default();
-        let ours = template(&SCHEMA, &settings);
-        assert_eq!(compare(&answered(&ours), &ours), TemplateState::Current);
-        let older = template(&SCHEMA, &ElasticsearchSettings { replicas: 2, ..settings });
-        assert_eq!(compare(&answered(&older), &ours), TemplateState::Older);
+        let wanted = Wanted { settings: &settings, has_policies: false };
+        let ours = template(&SCHEMA, wanted);
+        let compare = |found: &Value| compare(&flat(found), &flat(&ours), &found["_meta"]["fingerprint"]);
+        assert_eq!(compare(&answered(&ours)), TemplateState::Current);
+        let replicated = ElasticsearchSettings { replicas: 2, ..settings.clone() };
+        let older = template(&SCHEMA, Wanted { settings: &replicated, ..wanted });
+        assert_eq!(compare(&answered(&older)), TemplateState::Older);
+        assert_eq!(compare(&template(&SCHEMA, Wanted { has_policies: true, ..wanted })), TemplateState::Older);
         let mut edited = answered(&ours);
         edited["template"]["mappings"]["properties"]["kind"]["type"] = "text".into();
         let difference = "`mappings.properties.kind.type` is `text` (ours: `keyword`)".to_owned();
-        assert_eq!(compare(&edited, &ours), TemplateState::Edited(vec![difference]));
+        assert_eq!(compare(&edited), TemplateState::Edited(vec![difference]));
     }
 
     #[test]
