@@ -11,6 +11,7 @@
 //! | record | what a source said, byte for byte, with an id and times: [`RawRecord`] |
 //! | topic, partition, offset | as in Kafka; a record is logged at one offset of one partition of `SOURCE.raw` |
 //! | position | the next offset to read or to expect, per partition: [`Positions`] |
+//! | share | the partitions of a topic that a process has, where several `process` share them: [`Share`] |
 //! | span | a run of offsets per partition that is processed as one: [`Span`] |
 //! | row | the typed form of a record, a line of `silver.SOURCE` |
 //! | duplicate | a record whose id already stands as a row at a lower offset of its partition |
@@ -19,6 +20,7 @@
 //! | coverage | which interval of a source was seen, and what is known to be missed |
 #![forbid(unsafe_code)]
 
+mod assignments;
 mod clock;
 mod collector;
 #[cfg(feature = "conformance")]
@@ -40,6 +42,7 @@ mod structs;
 mod timestamp;
 mod webhook;
 
+pub use assignments::{Assignments, Share};
 pub use clock::{Clock, SystemClock};
 pub use collector::{Acknowledge, Collector, CollectorId, Coverage, CoverageKind, Cursor, Harvest};
 pub use error::{Error, Remedy, Result, with_causes};

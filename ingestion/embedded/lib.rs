@@ -37,6 +37,7 @@ mod damage_test;
 mod disk;
 mod encode;
 mod frame;
+mod hold;
 pub mod kafka;
 mod log;
 #[cfg(test)]
@@ -58,7 +59,8 @@ mod wire;
 mod writer;
 
 pub use check::Check;
-pub use log::{EmbeddedLog, hold};
+pub use hold::{hold, hold_together, is_held_together};
+pub use log::EmbeddedLog;
 pub use recovery::{Cut, Recovery};
 pub use settings::{Compression, Settings};
 pub use survey::Damage;

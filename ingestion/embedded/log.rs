@@ -1,8 +1,7 @@
 //! The log itself: [`contract::Log`] over a folder.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -19,6 +18,7 @@ use crate::check::{Check, check_all};
 use crate::disk::{Disk, DiskFile, RealDisk};
 use crate::encode::{INLINE_BYTES_MAX, Part, encode, encoding_threads, split};
 use crate::frame::{Ends, Head};
+use crate::hold::lock;
 use crate::read::{check_asked, has_more, read};
 use crate::record_batch::EncodedBatch;
 use crate::recovery::{Folders, Opened, Recovery, recover};
@@ -314,7 +314,7 @@ fn begin(
 }
 
 /// Creates a folder and the folders above it, so that a crash does not take it away with all it will hold.
-fn create_durably(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn create_durably(folder: &Path) -> std::io::Result<()> {
     let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
     let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
     std::fs::create_dir_all(folder)?;
@@ -323,39 +323,4 @@ fn create_durably(folder: &Path) -> std::io::Result<()> {
         RealDisk.sync_folder(parent)?;
     }
     Ok(())
-}
-
-/// Takes the data directory of a log in `folder` for this process, as long as the answer lives, though its log stands
-/// elsewhere: so no two processes write the stores beside it.
-///
-/// # Errors
-/// `Change` when another process has it, `Stop` when the disk fails.
-pub fn hold(folder: &Path) -> Result<File> {
-    let failed = |error| Error::stop(format!("lock the log in `{}`", folder.display())).because(error);
-    create_durably(folder).map_err(failed)?;
-    lock(folder)
-}
-
-/// Takes the folder for this process, as long as the file lives, and writes the process id into it.
-fn lock(folder: &Path) -> Result<File> {
-    let path = folder.join("lock");
-    let failed = |error| Error::stop(format!("lock the log in `{}`", folder.display())).because(error);
-    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    let mut file = options.map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            file.read_to_string(&mut holder).map_err(failed)?;
-            return Err(Error::change(format!(
-                "open the log in `{}`: process {} has it open (one process at a time writes a log)",
-                folder.display(),
-                holder.trim()
-            )));
-        }
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
-    }
-    file.set_len(0).map_err(failed)?;
-    writeln!(file, "{}", std::process::id()).map_err(failed)?;
-    Ok(file)
 }

@@ -51,6 +51,8 @@ struct Known {
     brokers: BTreeMap<i32, Address>,
     controller: i32,
     leaders: BTreeMap<String, Leaders>,
+    /// The number of each topic as first met; brokers before 2.8 give them none.
+    ids: BTreeMap<String, String>,
     coordinators: BTreeMap<(Coordinates, String), i32>,
     idle: HashMap<Address, Vec<Connection>>,
 }
@@ -170,6 +172,16 @@ impl Cluster {
                 }
                 Err(failure) => return Err(failure),
             }
+            if !topic.topic_id.is_nil() {
+                let id = topic.topic_id.simple().to_string();
+                let first = known.ids.entry(name.to_string()).or_insert_with(|| id.clone());
+                if *first != id {
+                    return Err(Failure::Refused(format!(
+                        "`{}` was deleted and made anew meanwhile (start again: what the stores lack is collected again)",
+                        name.as_str()
+                    )));
+                }
+            }
             let mut brokers = vec![-1; topic.partitions.len()];
             for partition in &topic.partitions {
                 let place = usize::try_from(partition.partition_index).ok().and_then(|place| brokers.get_mut(place));
@@ -204,6 +216,13 @@ impl Cluster {
     /// How many partitions a topic has.
     pub(crate) async fn partitions(&self, topic: &str) -> Outcome<Partition> {
         Ok(self.leaders(topic).await?.map_or(0, |brokers| brokers.len() as Partition))
+    }
+
+    /// The number that tells a topic from another one which had its name before; none where there is no such topic, or where
+    /// the brokers number none.
+    pub(crate) async fn topic_id(&self, topic: &str) -> Outcome<Option<String>> {
+        let is_there = self.leaders(topic).await?.is_some();
+        Ok(self.known().ids.get(topic).filter(|_| is_there).cloned())
     }
 
     /// After a failure: who leads a topic is asked anew.

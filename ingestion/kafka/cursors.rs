@@ -16,6 +16,8 @@ use crate::record::Outgoing;
 
 /// The header that tells one transaction from every other.
 const MARK: &str = "transaction";
+/// The header that names the topic which the cursor speaks of: one that is made anew holds nothing of what is behind it.
+const OF_TOPIC: &str = "topic";
 /// Bytes read at once.
 const BYTES_MAX: usize = 4 << 20;
 const READ_WAIT: Duration = Duration::from_millis(50);
@@ -36,8 +38,10 @@ struct State {
 }
 
 #[derive(Clone)]
-struct Stand {
-    cursor: String,
+pub(crate) struct Stand {
+    pub(crate) cursor: Cursor,
+    /// The number of the topic that its records went to; empty where it has none.
+    pub(crate) topic_id: String,
     mark: String,
 }
 
@@ -46,10 +50,10 @@ impl Cursors {
         Self { topic, reader: Reader::default(), state: Mutex::default() }
     }
 
-    /// A collector's cursor; none if it has none.
-    pub(crate) async fn of(&self, cluster: &Cluster, collector: &CollectorId) -> Outcome<Option<Cursor>> {
+    /// Where a collector stands; none if it never began.
+    pub(crate) async fn of(&self, cluster: &Cluster, collector: &CollectorId) -> Outcome<Option<Stand>> {
         let state = self.read_to_end(cluster).await?;
-        Ok(state.stand.get(&collector.0).map(|stand| Cursor(stand.cursor.clone())))
+        Ok(state.stand.get(&collector.0).cloned())
     }
 
     /// Whether the last transaction of a collector is the one with this mark.
@@ -59,10 +63,10 @@ impl Cursors {
     }
 
     /// All whose names begin so.
-    pub(crate) async fn starting_with(&self, cluster: &Cluster, prefix: &str) -> Outcome<Vec<(CollectorId, Cursor)>> {
+    pub(crate) async fn starting_with(&self, cluster: &Cluster, prefix: &str) -> Outcome<Vec<(CollectorId, Stand)>> {
         let state = self.read_to_end(cluster).await?;
         let matching = state.stand.range(prefix.to_owned()..).take_while(|(name, _)| name.starts_with(prefix));
-        Ok(matching.map(|(name, stand)| (CollectorId(name.clone()), Cursor(stand.cursor.clone()))).collect())
+        Ok(matching.map(|(name, stand)| (CollectorId(name.clone()), stand.clone())).collect())
     }
 
     /// Reads to where the topic ends now. A transaction that is open there is waited for: what lies behind it counts.
@@ -91,9 +95,13 @@ impl Cursors {
             for (_, record) in fetched.records {
                 let text = |bytes: Option<&Bytes>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
                 let Some(collector) = text(record.key.as_ref()) else { continue };
-                let mark = record.headers.get(MARK.as_bytes()).and_then(|mark| text(mark.as_ref())).unwrap_or_default();
+                let header = |name: &str| record.headers.get(name.as_bytes()).and_then(|value| text(value.as_ref()));
+                let (mark, topic_id) = (header(MARK).unwrap_or_default(), header(OF_TOPIC).unwrap_or_default());
                 match text(record.value.as_ref()) {
-                    Some(cursor) => drop(state.stand.insert(collector, Stand { cursor, mark })),
+                    Some(cursor) => {
+                        let stand = Stand { cursor: Cursor(cursor), topic_id, mark };
+                        drop(state.stand.insert(collector, stand));
+                    }
                     None => drop(state.stand.remove(&collector)),
                 }
             }
@@ -117,11 +125,13 @@ impl Cursors {
     }
 }
 
-/// The record that says where a collector stands.
-pub(crate) fn record(collector: &CollectorId, cursor: &Cursor, mark: &str) -> Outgoing {
+/// The record that says where a collector stands in the topic with this number.
+pub(crate) fn record(collector: &CollectorId, cursor: &Cursor, mark: &str, topic_id: Option<String>) -> Outgoing {
+    let mark = (MARK, Bytes::from(mark.to_owned()));
+    let topic_id = topic_id.map(|id| (OF_TOPIC, Bytes::from(id)));
     Outgoing {
         key: Bytes::from(collector.0.clone()),
         value: Some(Bytes::from(cursor.0.clone())),
-        headers: vec![(MARK, Bytes::from(mark.to_owned()))],
+        headers: [mark].into_iter().chain(topic_id).collect(),
     }
 }

@@ -85,3 +85,19 @@ impl std::fmt::Display for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_of_the_brokers_that_fails_is_named_and_waited_for() {
+        let failure =
+            check(ResponseError::KafkaStorageError.code(), || "writing to `github.raw`".to_owned()).unwrap_err();
+        assert!(failure.may_pass());
+        let error = failure.while_doing("append to the log");
+        assert_eq!(error.remedy(), Remedy::Retry);
+        let text = error.to_string();
+        assert!(text.contains("writing to `github.raw`: Kafka answered KafkaStorageError (56)"), "{text}");
+    }
+}

@@ -69,7 +69,12 @@ impl Reader {
         let places = from.0.iter().skip(turn).chain(from.0.iter().take(turn));
         for (&partition, &offset) in places {
             let leader = usize::try_from(partition).ok().and_then(|place| leaders.get(place)).copied();
-            let absent = || Failure::Refused(format!("`{topic}` has no partition {partition}"));
+            let absent = || {
+                Failure::Refused(format!(
+                    "`{topic}` has no partition {partition}: it was deleted (start again: what the stores lack is \
+                     collected again)"
+                ))
+            };
             by_leader.entry(leader.ok_or_else(absent)?).or_default().push((partition, offset));
         }
         let share = bytes_max / from.0.len().max(1);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -14,10 +14,12 @@ use contract::{
 use kafka_protocol::ResponseError;
 
 use crate::cluster::Cluster;
-use crate::cursors::{self, Cursors};
+use crate::cursors::{self, Cursors, Stand};
 use crate::failure::{Failure, Outcome};
 use crate::fetch::Reader;
-use crate::offsets::{self, Edge};
+use crate::group::Member;
+use crate::group_members::{self, GroupMember};
+use crate::offsets::{self, Committer, Edge};
 use crate::open_transactions;
 use crate::producer::{Part, Producer, Work};
 use crate::record::{Outgoing, understand};
@@ -34,21 +36,27 @@ const WASTE_MAX: i64 = 100_000_000;
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// How long a place brings nothing before it is looked why.
-const IDLE_LOOK: Duration = Duration::from_secs(5);
+/// Where a harvest of a source goes.
+struct Places {
+    of_raw: Partition,
+    of_cursors: Partition,
+    /// The number of the topic of its records.
+    topic_id: Option<String>,
+}
 
 /// The log of one cluster.
 pub struct KafkaLog {
-    cluster: Cluster,
+    cluster: Arc<Cluster>,
     topics: Topics,
     cursors: Cursors,
     readers: Mutex<BTreeMap<String, Arc<Reader>>>,
-    /// Per topic, since when the same place brings nothing.
-    idle: Mutex<BTreeMap<String, (Instant, Positions)>>,
+    idle: open_transactions::Watch,
     producers: Mutex<BTreeMap<CollectorId, Arc<Producer>>>,
     clock: Arc<dyn Clock>,
     writes: bool,
     created: Vec<String>,
+    /// This process as a member of the group, where it shares the partitions with others.
+    member: OnceLock<Arc<Member>>,
 }
 
 impl KafkaLog {
@@ -60,7 +68,7 @@ impl KafkaLog {
         let mut log = Self::new(settings, sources, clock, true)?;
         log.reach().await?;
         log.created = log.topics.create(&log.cluster).await?;
-        log.settle().await;
+        open_transactions::settle_all(&log.cluster, &log.topics.names()).await;
         Ok(log)
     }
 
@@ -74,44 +82,6 @@ impl KafkaLog {
         Ok(log)
     }
 
-    /// Ends what Kafka forgot to end, while it can still be told how.
-    async fn settle(&self) {
-        for topic in self.topics.names() {
-            let settled = async {
-                let end = offsets::list(&self.cluster, &topic, Edge::End).await?;
-                open_transactions::settle(&self.cluster, &topic, &end).await
-            };
-            // Not told by brokers before Kafka 3.0; and where it matters, whoever reads is told.
-            if let Err(failure) = settled.await {
-                tracing::info!(%topic, "open transactions of `{topic}` are not known: {failure}");
-            }
-        }
-    }
-
-    /// Readers that find nothing for long although there is something are held up by a transaction: by one that Kafka
-    /// forgot to end, perhaps.
-    async fn look_at_idle(&self, name: &str, at: &Positions) -> Outcome<()> {
-        let is_due = {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let (since, known) = idle.entry(name.to_owned()).or_insert_with(|| (Instant::now(), at.clone()));
-            let is_due = known == at && since.elapsed() > IDLE_LOOK;
-            if is_due || known != at {
-                (*since, *known) = (Instant::now(), at.clone());
-            }
-            is_due
-        };
-        if !is_due {
-            return Ok(());
-        }
-        let end = offsets::list(&self.cluster, name, Edge::End).await?;
-        let mut left = at.clone();
-        left.0.retain(|partition, next| *next < end.of(*partition));
-        if left.0.is_empty() {
-            return Ok(());
-        }
-        open_transactions::mend(&self.cluster, name, &left).await.map(drop)
-    }
-
     /// Asks who leads what: first of all, so that a cluster that is away is named as such.
     async fn reach(&self) -> Result<()> {
         let asked = self.cluster.learn(&self.topics.names()).await;
@@ -122,9 +92,45 @@ impl KafkaLog {
     fn new(settings: Settings, sources: &[SourceId], clock: Arc<dyn Clock>, writes: bool) -> Result<Self> {
         let topics = Topics::new(&settings.topics_file, &settings.topic_prefix, sources)?;
         let cursors = Cursors::new(topics.name(&Topic(CURSORS.to_owned())));
-        let cluster = Cluster::new(settings)?;
-        let (readers, idle, producers) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Ok(Self { cluster, topics, cursors, readers, idle, producers, clock, writes, created: Vec::new() })
+        let cluster = Arc::new(Cluster::new(settings)?);
+        let (readers, idle, producers) = (Mutex::default(), open_transactions::Watch::default(), Mutex::default());
+        Ok(Self {
+            cluster,
+            topics,
+            cursors,
+            readers,
+            idle,
+            producers,
+            clock,
+            writes,
+            created: Vec::new(),
+            member: OnceLock::new(),
+        })
+    }
+
+    /// Opens what is there to read it, without asking whether the cluster answers: for who does without it, too.
+    ///
+    /// # Errors
+    /// `Change` when a setting is wrong.
+    pub fn open_later(settings: Settings, sources: &[SourceId], clock: Arc<dyn Clock>) -> Result<Self> {
+        Self::new(settings, sources, clock, false)
+    }
+
+    /// This process as a member of the group `kafka.group_id`: it belongs to it once [`Member::run`] runs, and from now on
+    /// only members say how far the stores are.
+    pub fn member(&self) -> Arc<Member> {
+        let topics = || self.topics.read().map(|(topic, name)| (name.clone(), topic)).collect();
+        self.member.get_or_init(|| Arc::new(Member::new(self.cluster.clone(), topics()))).clone()
+    }
+
+    /// Who shares the partitions at present.
+    ///
+    /// # Errors
+    /// When the cluster is away or does not tell.
+    pub async fn group_members(&self) -> Result<Vec<GroupMember>> {
+        let topics = self.topics.read().map(|(topic, name)| (name.clone(), topic)).collect();
+        let members = self.patiently(|| group_members::of(&self.cluster, &topics)).await;
+        members.map_err(|failure| failure.while_doing("ask who shares the partitions"))
     }
 
     /// The topics that were created at the opening.
@@ -177,8 +183,8 @@ impl KafkaLog {
     }
 
     /// What a harvest becomes: its records by partition, its coverage, its cursor.
-    fn parts(&self, harvest: &Harvest, partitions: [Partition; 2], mark: &str, now: Timestamp) -> Result<Vec<Part>> {
-        let [of_raw, of_cursors] = partitions;
+    fn parts(&self, harvest: &Harvest, places: Places, mark: &str, now: Timestamp) -> Result<Vec<Part>> {
+        let Places { of_raw, of_cursors, topic_id } = places;
         let mut parts: BTreeMap<(String, Partition), Vec<Outgoing>> = BTreeMap::new();
         let mut bytes = 0;
         let mut add = |topic: String, partition: Partition, record: Outgoing| {
@@ -192,7 +198,7 @@ impl KafkaLog {
         for line in &harvest.coverage {
             add(self.topics.name(&Topic::coverage()), 0, (&coverage_record(line, now)?).into());
         }
-        let cursor = cursors::record(&harvest.collector, &harvest.cursor, mark);
+        let cursor = cursors::record(&harvest.collector, &harvest.cursor, mark, topic_id);
         let partition = partition_of(harvest.collector.0.as_bytes(), of_cursors);
         add(self.topics.name(&Topic(CURSORS.to_owned())), partition, cursor);
         if bytes > HARVEST_BYTES_MAX {
@@ -208,13 +214,33 @@ impl KafkaLog {
         Ok(parts.into_iter().map(part).collect())
     }
 
-    async fn partitions(&self, source: SourceId) -> Outcome<[Partition; 2]> {
-        let of_raw = self.cluster.partitions(&self.topics.name(&Topic::raw(source))).await?;
-        let of_cursors = self.cluster.partitions(&self.topics.name(&Topic(CURSORS.to_owned()))).await?;
-        if of_raw < 1 || of_cursors < 1 {
-            return Err(Failure::unheard(format!("the topic of `{source}` or of the cursors was deleted")));
+    async fn places(&self, source: SourceId) -> Outcome<Places> {
+        let raw = self.topics.name(&Topic::raw(source));
+        let topic_id = self.cluster.topic_id(&raw).await?;
+        let [of_raw, of_cursors] = [raw, self.topics.name(&Topic(CURSORS.to_owned()))].map(async |topic| {
+            let deleted = || Failure::unheard(format!("`{topic}` was deleted (a start creates it)"));
+            Some(self.cluster.partitions(&topic).await?).filter(|count| *count > 0).ok_or_else(deleted)
+        });
+        Ok(Places { of_raw: of_raw.await?, of_cursors: of_cursors.await?, topic_id })
+    }
+
+    /// Whether a cursor speaks of the topic that is there. Of one that was deleted, or lost, it says nothing: what was in it
+    /// and in no store is to be collected again, and what the stores have is told as repeated.
+    async fn is_current(&self, collector: &CollectorId, stand: &Stand) -> Outcome<bool> {
+        let source = collector.0.split('/').next().unwrap_or_default();
+        let present = self.cluster.topic_id(&self.topics.name(&Topic(format!("{source}.raw")))).await?;
+        Ok(stand.topic_id.is_empty() || present.is_none_or(|id| id == stand.topic_id))
+    }
+
+    /// Whether cursors speak of another topic that had this one's name.
+    async fn is_anew(&self, topic: &Topic) -> Outcome<bool> {
+        let Some(source) = topic.0.strip_suffix(".raw") else { return Ok(false) };
+        for (collector, stand) in self.cursors.starting_with(&self.cluster, &format!("{source}/")).await? {
+            if !self.is_current(&collector, &stand).await? {
+                return Ok(true);
+            }
         }
-        Ok([of_raw, of_cursors])
+        Ok(false)
     }
 
     /// The error of an append: a collector that another instance took over must end.
@@ -285,9 +311,9 @@ impl Log for KafkaLog {
         self.check_writes("append to the log")?;
         let started = Instant::now();
         let (collector, now) = (&harvest.collector, self.clock.now());
-        let partitions = self.partitions(harvest.source).await.map_err(|f| f.while_doing("append to the log"))?;
+        let places = self.places(harvest.source).await.map_err(|f| f.while_doing("append to the log"))?;
         let mark = new_mark()?;
-        let parts = self.parts(harvest, partitions, &mark, now)?;
+        let parts = self.parts(harvest, places, &mark, now)?;
         let work = Work { parts, logged_at: now, mark, fingerprint: fingerprint(harvest) };
         let names: Vec<String> = work.parts.iter().map(|part| part.topic.clone()).collect();
         let appended = self.producer(collector).append(&self.cluster, work, (&self.cursors, collector)).await;
@@ -309,12 +335,26 @@ impl Log for KafkaLog {
             taken.map_err(|failure| self.append_error(collector, failure))?;
         }
         let found = self.patiently(|| self.cursors.of(&self.cluster, collector)).await;
-        found.map_err(|failure| failure.while_doing("read a cursor"))
+        let found = found.map_err(|failure| failure.while_doing("read a cursor"))?;
+        let Some(stand) = found else { return Ok(None) };
+        let is_current = self.patiently(|| self.is_current(collector, &stand)).await;
+        if is_current.map_err(|failure| failure.while_doing("read a cursor"))? {
+            return Ok(Some(stand.cursor));
+        }
+        tracing::warn!(%collector, "`{collector}` begins anew: the topic that its cursor speaks of was deleted");
+        Ok(None)
     }
 
     async fn cursors(&self, prefix: &str) -> Result<Vec<(CollectorId, Cursor)>> {
-        let found = self.patiently(|| self.cursors.starting_with(&self.cluster, prefix)).await;
-        found.map_err(|failure| failure.while_doing("read cursors"))
+        let doing = |failure: Failure| failure.while_doing("read cursors");
+        let found = self.patiently(|| self.cursors.starting_with(&self.cluster, prefix)).await.map_err(doing)?;
+        let mut current = Vec::new();
+        for (collector, stand) in found {
+            if self.patiently(|| self.is_current(&collector, &stand)).await.map_err(doing)? {
+                current.push((collector, stand.cursor));
+            }
+        }
+        Ok(current)
     }
 
     async fn read(&self, topic: &Topic, from: &Positions, body_bytes_max: usize, wait: Duration) -> Result<Batch> {
@@ -339,10 +379,8 @@ impl Log for KafkaLog {
             // A broker may answer early with nothing. The ends of transactions alone bring no record, but move on.
             let is_over = fetched.next != *from || left.is_zero();
             if is_over {
-                if fetched.next == *from
-                    && let Err(failure) = self.look_at_idle(&name, from).await
-                {
-                    tracing::debug!(%topic, "open transactions are not known: {failure}");
+                if fetched.next == *from {
+                    self.idle.look(&self.cluster, &name, from).await;
                 }
                 let records = fetched.records.into_iter().map(|(partition, record)| understand(partition, record));
                 return Ok(Batch { records: records.collect(), next: fetched.next, lost: Vec::new() });
@@ -391,7 +429,9 @@ impl Log for KafkaLog {
             tracing::warn!(%topic, partition, from = at.end, to = next, "the log ends before what the stores hold");
             let wasted = async {
                 self.waste(&name, partition, at.end, next).await?;
-                match at.start == at.end {
+                // Of a topic that was made anew nothing counts that somebody wrote who did not know.
+                let is_empty = at.start == at.end || at.start == 0 && self.is_anew(topic).await?;
+                match is_empty {
                     true => offsets::delete_below(&self.cluster, &name, partition, next).await,
                     false => Ok(()),
                 }
@@ -411,7 +451,12 @@ impl Log for KafkaLog {
             return Ok(());
         }
         let (name, group) = (self.topics.name(topic), &self.cluster.settings().group_id);
-        let committed = offsets::commit(&self.cluster, group, &name, positions).await;
+        if let Some(member) = self.member.get() {
+            member.note(&name, positions);
+            return Ok(());
+        }
+        let at = [(name, positions.clone())].into();
+        let committed = offsets::commit(&self.cluster, group, &at, Committer::alone()).await;
         committed.map_err(|failure| failure.while_doing("say how far the stores are"))
     }
 }

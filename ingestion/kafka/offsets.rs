@@ -96,17 +96,40 @@ async fn sizes(cluster: &Cluster, topic: &str) -> Outcome<BTreeMap<Partition, u6
     Ok(sizes)
 }
 
-/// Tells the group's coordinator how far the group is, for tools that show lag.
-pub(crate) async fn commit(cluster: &Cluster, group: &str, topic: &str, at: &Positions) -> Outcome<()> {
+/// Who says how far a group is.
+pub(crate) struct Committer {
+    /// Empty where the group has no members: partitions are chosen by who reads.
+    pub(crate) member: StrBytes,
+    /// -1 then.
+    pub(crate) generation: i32,
+}
+
+impl Committer {
+    /// Of a process that reads everything alone.
+    pub(crate) fn alone() -> Self {
+        Self { member: StrBytes::default(), generation: -1 }
+    }
+}
+
+/// Tells the group's coordinator how far the group is, topic by topic, for tools that show lag.
+pub(crate) async fn commit(
+    cluster: &Cluster,
+    group: &str,
+    at: &BTreeMap<String, Positions>,
+    committer: Committer,
+) -> Outcome<()> {
     let partition = |(&partition, &offset): (&Partition, &Offset)| {
         OffsetCommitRequestPartition::default().with_partition_index(partition).with_committed_offset(offset)
     };
-    let partitions = at.0.iter().map(partition).collect();
+    let topic = |(topic, at): (&String, &Positions)| {
+        let partitions = at.0.iter().map(partition).collect();
+        OffsetCommitRequestTopic::default().with_name(name(topic)).with_partitions(partitions)
+    };
     let request = OffsetCommitRequest::default()
         .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
-        // The group has no members: partitions are chosen by who reads, and what counts is what the stores hold.
-        .with_generation_id_or_member_epoch(-1)
-        .with_topics(vec![OffsetCommitRequestTopic::default().with_name(name(topic)).with_partitions(partitions)]);
+        .with_member_id(committer.member)
+        .with_generation_id_or_member_epoch(committer.generation)
+        .with_topics(at.iter().map(topic).collect());
     let code = |answer: &kafka_protocol::messages::OffsetCommitResponse| {
         let mut codes = answer.topics.iter().flat_map(|topic| &topic.partitions).map(|part| part.error_code);
         (codes.find(|code| *code != 0).unwrap_or(0), "committing offsets")

@@ -9,6 +9,7 @@
 //! Source: <https://cwiki.apache.org/confluence/display/KAFKA/KIP-664%3A+Provide+tooling+to+detect+and+abort+hanging+transactions>.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use contract::{Offset, Partition, Positions};
@@ -22,8 +23,10 @@ use kafka_protocol::messages::{
 
 use crate::cluster::{Cluster, Coordinates, name};
 use crate::failure::{Outcome, check};
-use crate::offsets::by_leader;
+use crate::offsets::{self, Edge, by_leader};
 
+/// How long a place brings nothing before it is looked why.
+const IDLE_LOOK: Duration = Duration::from_secs(5);
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 
 /// A transaction that is open in a partition.
@@ -50,6 +53,56 @@ pub(crate) struct Held {
     pub(crate) said: String,
     /// Whether its coordinator is about to end it.
     is_ending: bool,
+}
+
+/// Readers that find nothing for long although there is something are held up by a transaction: by one that Kafka forgot to
+/// end, perhaps.
+#[derive(Default)]
+pub(crate) struct Watch {
+    /// Per topic, since when the same place brings nothing.
+    idle: Mutex<BTreeMap<String, (Instant, Positions)>>,
+}
+
+impl Watch {
+    /// To be called whenever reading at `at` brought nothing.
+    pub(crate) async fn look(&self, cluster: &Cluster, topic: &str, at: &Positions) {
+        if !self.is_due(topic, at) {
+            return;
+        }
+        let looked = async {
+            let end = offsets::list(cluster, topic, Edge::End).await?;
+            let mut left = at.clone();
+            left.0.retain(|partition, next| *next < end.of(*partition));
+            if left.0.is_empty() { Ok(Vec::new()) } else { mend(cluster, topic, &left).await }
+        };
+        if let Err(failure) = looked.await {
+            tracing::debug!(topic, "open transactions of `{topic}` are not known: {failure}");
+        }
+    }
+
+    fn is_due(&self, topic: &str, at: &Positions) -> bool {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, known) = idle.entry(topic.to_owned()).or_insert_with(|| (Instant::now(), at.clone()));
+        let is_due = known == at && since.elapsed() > IDLE_LOOK;
+        if is_due || known != at {
+            (*since, *known) = (Instant::now(), at.clone());
+        }
+        is_due
+    }
+}
+
+/// Ends what Kafka forgot to end in some topics, while it can still be told how.
+pub(crate) async fn settle_all(cluster: &Cluster, topics: &[String]) {
+    for topic in topics {
+        let settled = async {
+            let end = offsets::list(cluster, topic, Edge::End).await?;
+            settle(cluster, topic, &end).await
+        };
+        // Not told by brokers before Kafka 3.0; and where it matters, whoever reads is told.
+        if let Err(failure) = settled.await {
+            tracing::info!(topic, "open transactions of `{topic}` are not known: {failure}");
+        }
+    }
 }
 
 /// As [`mend`], and waits until no coordinator is about to end one of them: afterwards nobody can tell any more, if its

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use contract::conformance::log::{Maker, PARTITIONS, SOURCE, suite};
+use contract::conformance::network::{Fault, Network};
 use contract::conformance::real_server::{RealServer, free_port};
+use contract::conformance::rounds;
 use contract::{
     CollectorId, Cursor, Harvest, Log, Positions, RawRecord, RecordId, Remedy, Secret, SystemClock, Timestamp, Topic,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::{KafkaLog, Settings};
 
@@ -123,13 +123,16 @@ async fn a_collector_that_is_started_twice_ends_and_says_why() {
     assert_whole(&second, 2).await;
 }
 
+/// How often the broker is killed; each costs ten seconds.
+const KILLS: u64 = 5;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_killed_again_and_again_loses_nothing_and_doubles_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = RealServer::start("kafka", folder.path());
     let (port, log) = (server.port, open(settings(&server, "")).await);
     let mut done = 0;
-    for round in 0..5_u64 {
+    for round in 0..KILLS {
         let until = Instant::now() + Duration::from_secs(12);
         let killing = tokio::task::spawn_blocking({
             let folder = folder.path().to_owned();
@@ -145,47 +148,21 @@ async fn a_broker_killed_again_and_again_loses_nothing_and_doubles_nothing() {
     assert!(done > 20, "{done} harvests");
     assert_whole(&log, done).await;
     drop(server);
-}
-
-/// Stands between clients and a broker, and cuts one answer in `one_in` off, after the request was taken.
-async fn cut_answers(listener: tokio::net::TcpListener, port: u16, one_in: u64) {
-    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-    loop {
-        let (client, _) = listener.accept().await.unwrap();
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let mut random = seed;
-        tokio::spawn(async move {
-            let broker = TcpStream::connect(("127.0.0.1", port)).await?;
-            let ((mut from_client, mut to_client), (mut from_broker, mut to_broker)) =
-                (client.into_split(), broker.into_split());
-            let asking = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_broker).await });
-            let mut bytes = vec![0; 64 << 10];
-            loop {
-                let read = from_broker.read(&mut bytes).await?;
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                if read == 0 || (random >> 33).is_multiple_of(one_in) {
-                    asking.abort();
-                    return Ok::<_, std::io::Error>(());
-                }
-                to_client.write_all(&bytes[..read]).await?;
-            }
-        });
-    }
+    rounds::note("Kafka killed under appends", KILLS);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_are_cut_off_lose_nothing_and_double_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let between = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let advertised = between.local_addr().unwrap().port();
     let port = free_port();
-    let cutting = tokio::spawn(cut_answers(between, port, 12));
-    let server = RealServer::start_at("kafka", folder.path(), port, &[("ADVERTISED", advertised.to_string())]);
+    let network = Network::before(port);
+    let server = RealServer::start_at("kafka", folder.path(), port, &[("ADVERTISED", network.port.to_string())]);
+    network.set(Fault::CutAnswers(12));
     let log = open(settings(&server, "")).await;
     let done = append_until(&log, Instant::now() + Duration::from_secs(15), 0).await;
     assert!(done > 20, "{done} harvests");
     assert_whole(&log, done).await;
-    cutting.abort();
+    rounds::note("answers of Kafka cut off (each some dozen times)", 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,6 +25,13 @@ pub struct Settings {
     pub request_timeout_ms: u64,
     /// Milliseconds after which brokers undo a transaction whose collector has died. Until then readers wait.
     pub transaction_timeout_ms: u64,
+    /// Milliseconds without a heartbeat after which a `process` counts as dead and others get its partitions. Brokers take 6,000 to
+    /// 1,800,000 unless they are told otherwise.
+    pub session_timeout_ms: u64,
+    /// Milliseconds between two heartbeats; a third of the above or less.
+    pub heartbeat_interval_ms: u64,
+    /// Milliseconds within which a `process` must have written what it had read of partitions that others are to get.
+    pub rebalance_timeout_ms: u64,
     /// Whether connections are encrypted.
     pub tls: bool,
     /// PEM file of the authorities that may vouch for brokers; empty takes the system's.
@@ -54,6 +61,9 @@ impl Default for Settings {
             connect_timeout_ms: 10_000,
             request_timeout_ms: 30_000,
             transaction_timeout_ms: 60_000,
+            session_timeout_ms: 15_000,
+            heartbeat_interval_ms: 3_000,
+            rebalance_timeout_ms: 60_000,
             tls: false,
             tls_ca_file: String::new(),
             tls_certificate_file: String::new(),
@@ -80,6 +90,9 @@ impl Settings {
         within("connect_timeout_ms", self.connect_timeout_ms, 100, 600_000)?;
         within("request_timeout_ms", self.request_timeout_ms, 1_000, 600_000)?;
         within("transaction_timeout_ms", self.transaction_timeout_ms, 1_000, 900_000)?;
+        within("session_timeout_ms", self.session_timeout_ms, 1_000, 1_800_000)?;
+        within("heartbeat_interval_ms", self.heartbeat_interval_ms, 50, self.session_timeout_ms / 3)?;
+        within("rebalance_timeout_ms", self.rebalance_timeout_ms, 1_000, 1_800_000)?;
         if self.tls_certificate_file.is_empty() != self.tls_key_file.is_empty() {
             return Err(Error::change(
                 "use one of `kafka.tls_certificate_file` and `kafka.tls_key_file` without the other",
@@ -119,6 +132,18 @@ impl Settings {
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms)
     }
+
+    pub(crate) fn session_timeout(&self) -> Duration {
+        Duration::from_millis(self.session_timeout_ms)
+    }
+
+    pub(crate) fn heartbeat_interval(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_interval_ms)
+    }
+
+    pub(crate) fn rebalance_timeout(&self) -> Duration {
+        Duration::from_millis(self.rebalance_timeout_ms)
+    }
 }
 
 #[cfg(test)]
@@ -145,8 +170,9 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused_by_name() {
         type Change = fn(&mut Settings);
-        let wrong: [(Change, &str); 3] = [
+        let wrong: [(Change, &str); 4] = [
             (|settings| settings.request_timeout_ms = 1, "`kafka.request_timeout_ms = 1` (1000 to 600000)"),
+            (|settings| settings.session_timeout_ms = 6_000, "`kafka.heartbeat_interval_ms = 3000` (50 to 2000)"),
             (|settings| settings.tls_key_file = "key.pem".to_owned(), "`kafka.tls_certificate_file`"),
             (|settings| settings.sasl_mechanism = "PLAIN".to_owned(), "`kafka.sasl_username`"),
         ];
