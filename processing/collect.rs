@@ -333,7 +333,7 @@ mod tests {
 
     fn engines(log: &Arc<Capped>) -> Engines {
         let [hot, cold] = [MemoryStore::new("hot"), MemoryStore::new("cold")];
-        Engines { log: log.clone(), hot, cold, clock: Arc::new(SystemClock), troubles: Arc::default() }
+        Engines { log: log.clone(), hot, cold, clock: Arc::new(SystemClock), group: None, troubles: Arc::default() }
     }
 
     async fn logged(log: &Capped) -> Vec<String> {

@@ -12,16 +12,24 @@
 //! | before a store's commit | the store's uncommitted rows | reading starts at the lower of both positions; the same rows are made again |
 //! | between the commits of the two stores | nothing | the store that is ahead drops what it knows |
 //! | after a commit, before the log hears of it | nothing | the log keeps the records a little longer |
+//! | a partition goes to another process | what was committed in time is there; the rest the other one makes again | the other one starts where the stores stand |
+//! | this process was paused while others took its partitions | what it had not committed | stores drop what they have; it hears of it, forgets, and joins with nothing |
 //! | and the log is lost, or its end | what no store has committed | the log goes on behind what the stores hold, before anything is appended; the hot store is filled from silver; what only one of them has is named in the ledger |
 #![forbid(unsafe_code)]
 
 mod collect;
 mod coverage;
+#[cfg(test)]
+mod handover_test;
 mod known_ids;
+mod loops;
 mod lost;
 #[cfg(test)]
 mod memory;
 mod pipeline;
+#[cfg(test)]
+mod pipeline_test;
+mod reader;
 mod rebuild;
 mod retry;
 mod store_loop;
@@ -31,11 +39,11 @@ pub mod verify;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::{Clock, ColdStore, HotStore, Log, Processor, RowSchema};
+use contract::{Assignments, Clock, ColdStore, HotStore, Log, Processor, RowSchema};
 
 pub use collect::{Collected, append, collect};
 pub use coverage::start_coverage;
-pub use pipeline::{Flush, Pipeline, PipelineHandle};
+pub use pipeline::{Flush, Pipeline, PipelineHandle, begin_after_stores};
 pub use retry::until_done;
 pub use store_loop::CommitPolicy;
 pub use troubles::Troubles;
@@ -94,6 +102,8 @@ pub struct Engines {
     pub cold: Arc<dyn ColdStore>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// What this process has of the partitions, where several share them; alone it has all.
+    pub group: Option<Arc<dyn Assignments>>,
     /// What is being tried again at the moment.
     pub troubles: Arc<Troubles>,
 }

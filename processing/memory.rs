@@ -42,6 +42,7 @@ pub(crate) fn record(id: &str, day: i32, body: &str) -> RawRecord {
 
 #[derive(Default)]
 pub(crate) struct MemoryLog {
+    partitions: Partition,
     records: Mutex<Vec<LogRecord>>,
     released: Mutex<Positions>,
     more: Notify,
@@ -55,20 +56,34 @@ pub(crate) struct MemoryLog {
 }
 
 impl MemoryLog {
+    /// All in one partition.
     pub(crate) fn with(records: impl IntoIterator<Item = RawRecord>) -> Arc<Self> {
-        let log = Self::default();
+        let log = Self::of(1);
         log.add(records);
-        Arc::new(log)
+        log
     }
 
-    /// All into partition 0.
+    pub(crate) fn of(partitions: Partition) -> Arc<Self> {
+        Arc::new(Self { partitions, ..Self::default() })
+    }
+
     pub(crate) fn add(&self, records: impl IntoIterator<Item = RawRecord>) {
         let mut logged = self.records.lock().unwrap();
         for record in records {
-            let offset = logged.len() as Offset;
-            logged.push(LogRecord { partition: 0, offset, appended_at: record.fetched_at, record });
+            let partition = partition_of(record.id.as_str().as_bytes(), self.partitions);
+            let offset = logged.iter().filter(|at| at.partition == partition).count() as Offset;
+            logged.push(LogRecord { partition, offset, appended_at: record.fetched_at, record });
         }
         self.more.notify_waiters();
+    }
+
+    /// Some records of each partition asked.
+    fn some(&self, from: &Positions) -> Vec<LogRecord> {
+        let logged = self.records.lock().unwrap();
+        let of = |(&partition, &offset): (&Partition, &Offset)| {
+            logged.iter().filter(move |at| at.partition == partition && at.offset >= offset).take(3).cloned()
+        };
+        from.0.iter().flat_map(of).collect()
     }
 
     pub(crate) fn released(&self) -> Positions {
@@ -92,27 +107,39 @@ impl Log for MemoryLog {
         Ok(Vec::new())
     }
     async fn read(&self, _: &Topic, from: &Positions, _: usize, wait: Duration) -> Result<Batch> {
-        let at = from.of(0);
-        let read = || self.records.lock().unwrap().iter().skip(at as usize).take(3).cloned().collect::<Vec<_>>();
-        let mut records = read();
+        let mut records = self.some(from);
         if records.is_empty() {
+            // A short wait has what a process is told of its partitions seen often.
+            let wait = wait.min(Duration::from_millis(5));
             let more = tokio::time::timeout(wait, self.more.notified()).await;
-            records = if more.is_ok() { read() } else { records };
+            records = if more.is_ok() { self.some(from) } else { records };
         }
-        let next = at + records.len() as Offset;
+        let mut next = from.clone();
+        records.iter().for_each(|at| next.advance(at.partition, at.offset + 1));
         let lost = self.lost.lock().unwrap().clone();
-        let is_lost = |offset| lost.iter().any(|lost| (lost.range.from..lost.range.to).contains(&offset));
-        records.retain(|at| !is_lost(at.offset));
-        let lost = lost.iter().filter(|lost| (at..next).contains(&lost.range.from)).cloned().collect();
-        Ok(Batch { records, next: Positions([(0, next)].into()), lost })
+        let is_lost = |at: &LogRecord| {
+            let covers = |lost: &Lost| {
+                lost.range.partition == at.partition && (lost.range.from..lost.range.to).contains(&at.offset)
+            };
+            lost.iter().any(covers)
+        };
+        records.retain(|at| !is_lost(at));
+        let is_met = |lost: &&Lost| {
+            let OffsetRange { partition, from: first, .. } = lost.range;
+            (from.of(partition)..next.of(partition)).contains(&first)
+        };
+        let lost = lost.iter().filter(is_met).cloned().collect();
+        Ok(Batch { records, next, lost })
     }
     async fn extents(&self) -> Result<BTreeMap<Topic, Extent>> {
-        let end = self.records.lock().unwrap().len() as Offset;
-        let extent = Extent { partitions: vec![PartitionExtent { start: 0, end, bytes: 0 }] };
-        Ok([(Topic::raw(SOURCE), extent)].into())
+        let logged = self.records.lock().unwrap();
+        let end = |partition| logged.iter().filter(|at| at.partition == partition).count() as Offset;
+        let partitions =
+            (0..self.partitions).map(|partition| PartitionExtent { start: 0, end: end(partition), bytes: 0 });
+        Ok([(Topic::raw(SOURCE), Extent { partitions: partitions.collect() })].into())
     }
-    async fn begin_after(&self, _: &Topic, committed: &Positions) -> Result<()> {
-        assert!(self.records.lock().unwrap().len() as Offset >= committed.of(0), "no test lets it lose its end");
+    async fn begin_after(&self, topic: &Topic, committed: &Positions) -> Result<()> {
+        assert!(self.extents().await?[topic].end().reaches(committed), "no test lets it lose its end");
         Ok(())
     }
     async fn release(&self, _: &Topic, positions: &Positions) -> Result<()> {
@@ -121,24 +148,34 @@ impl Log for MemoryLog {
     }
 }
 
-/// Either store: rows by offset, those that are only written apart.
+/// A place in the log.
+type Place = (Partition, Offset);
+
+/// Either store, as one process has it open: what it wrote, and what it and others committed.
 pub(crate) struct MemoryStore {
     name: &'static str,
-    state: Mutex<State>,
+    durable: Arc<Mutex<Durable>>,
+    written: Mutex<Written>,
     pub(crate) errors: Mutex<VecDeque<Error>>,
 }
 
 #[derive(Default)]
-struct State {
-    written: Vec<Row>,
-    written_to: Positions,
-    committed: Vec<Row>,
-    committed_to: Positions,
-    dead: u64,
+struct Durable {
+    rows: Vec<Row>,
+    dead: Vec<Place>,
+    next: Positions,
 }
 
-struct Row {
-    place: (Partition, Offset),
+#[derive(Default)]
+struct Written {
+    rows: Vec<Row>,
+    dead: Vec<Place>,
+    next: Positions,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Row {
+    place: Place,
     id: String,
     day: Day,
     text: String,
@@ -146,23 +183,38 @@ struct Row {
 
 impl MemoryStore {
     pub(crate) fn new(name: &'static str) -> Arc<Self> {
-        Arc::new(Self { name, state: Mutex::default(), errors: Mutex::default() })
+        Arc::new(Self { name, durable: Arc::default(), written: Mutex::default(), errors: Mutex::default() })
+    }
+
+    /// The same store as another process opens it.
+    pub(crate) fn beside(&self) -> Arc<Self> {
+        let next = self.durable.lock().unwrap().next.clone();
+        let written = Mutex::new(Written { next, ..Written::default() });
+        Arc::new(Self { name: self.name, durable: self.durable.clone(), written, errors: Mutex::default() })
     }
 
     /// Offset and text of every committed row.
     pub(crate) fn rows(&self) -> Vec<(Offset, String)> {
-        self.state.lock().unwrap().committed.iter().map(|row| (row.place.1, row.text.clone())).collect()
+        self.durable.lock().unwrap().rows.iter().map(|row| (row.place.1, row.text.clone())).collect()
     }
 
-    pub(crate) fn dead(&self) -> u64 {
-        self.state.lock().unwrap().dead
+    /// All that is committed, in order.
+    pub(crate) fn holds(&self) -> (Vec<Row>, Vec<Place>) {
+        let durable = self.durable.lock().unwrap();
+        let (mut rows, mut dead) = (durable.rows.clone(), durable.dead.clone());
+        rows.sort();
+        dead.sort_unstable();
+        (rows, dead)
+    }
+
+    pub(crate) fn dead(&self) -> usize {
+        self.durable.lock().unwrap().dead.len()
     }
 
     /// What a crash leaves.
     pub(crate) fn crash(&self) {
-        let mut state = self.state.lock().unwrap();
-        state.written.clear();
-        state.written_to = state.committed_to.clone();
+        let next = self.durable.lock().unwrap().next.clone();
+        *self.written.lock().unwrap() = Written { next, ..Written::default() };
     }
 
     fn fail(&self) -> Result<()> {
@@ -177,36 +229,40 @@ impl Store for MemoryStore {
     }
     async fn write(&self, rows: &Rows) -> Result<()> {
         self.fail()?;
-        let mut state = self.state.lock().unwrap();
-        let next = state.written_to.clone();
+        let mut written = self.written.lock().unwrap();
+        let next = written.next.clone();
         assert_eq!(rows.span.gap_after(&next), None, "a span leaves a gap");
         let silver = drop_below(&rows.silver, &next);
         for (row, place) in crate::rebuild::places(&silver).enumerate() {
             let text = |column: usize| silver.column(column).as_string::<i32>().value(row).to_owned();
             let time = silver.column(3).as_primitive::<TimestampMicrosecondType>().value(row);
-            state.written.push(Row { place, id: text(2), day: Timestamp(time).day(), text: text(5) });
+            written.rows.push(Row { place, id: text(2), day: Timestamp(time).day(), text: text(5) });
         }
-        state.dead += drop_below(&rows.dead_letters, &next).num_rows() as u64;
-        state.written_to = next.max(&rows.span.next());
+        written.dead.extend(crate::rebuild::places(&drop_below(&rows.dead_letters, &next)));
+        written.next = next.max(&rows.span.next());
         Ok(())
     }
     async fn commit(&self, _: SourceId) -> Result<Positions> {
         self.fail()?;
-        let mut state = self.state.lock().unwrap();
-        let written = std::mem::take(&mut state.written);
-        state.committed.extend(written);
-        state.committed_to = state.written_to.clone();
-        Ok(state.committed_to.clone())
+        let (mut durable, mut written) = (self.durable.lock().unwrap(), self.written.lock().unwrap());
+        let before = durable.next.clone();
+        // What another process committed meanwhile is there already.
+        let is_new = |place: &Place| place.1 >= before.of(place.0);
+        durable.rows.extend(std::mem::take(&mut written.rows).into_iter().filter(|row| is_new(&row.place)));
+        durable.dead.extend(std::mem::take(&mut written.dead).into_iter().filter(is_new));
+        durable.next = before.max(&written.next);
+        Ok(durable.next.clone())
     }
     async fn committed(&self, _: SourceId) -> Result<Positions> {
-        Ok(self.state.lock().unwrap().committed_to.clone())
+        Ok(self.durable.lock().unwrap().next.clone())
     }
     async fn resume(&self, _: SourceId, partitions: &[Partition]) -> Result<Positions> {
         self.fail()?;
-        let mut state = self.state.lock().unwrap();
-        let committed = state.committed_to.only(partitions);
-        state.written.retain(|row| !partitions.contains(&row.place.0));
-        state.written_to.put(&committed);
+        let committed = self.durable.lock().unwrap().next.only(partitions);
+        let mut written = self.written.lock().unwrap();
+        written.rows.retain(|row| !partitions.contains(&row.place.0));
+        written.dead.retain(|place| !partitions.contains(&place.0));
+        written.next.put(&committed);
         Ok(committed)
     }
 }
@@ -247,8 +303,8 @@ impl HotStore for MemoryStore {
 #[async_trait]
 impl ColdStore for MemoryStore {
     async fn ids(&self, _: SourceId, day: Day) -> Result<TableStream> {
-        let state = self.state.lock().unwrap();
-        let ids: Vec<_> = state.committed.iter().filter(|row| row.day == day).collect();
+        let state = self.durable.lock().unwrap();
+        let ids: Vec<_> = state.rows.iter().filter(|row| row.day == day).collect();
         let fields = [("id", DataType::Utf8), ("_partition", DataType::Int64), ("_offset", DataType::Int64)];
         let schema = Arc::new(Schema::new(fields.map(|(name, kind)| Field::new(name, kind, false)).to_vec()));
         let columns: Vec<ArrayRef> = vec![
@@ -260,8 +316,8 @@ impl ColdStore for MemoryStore {
         Ok(TableStream { schema, batches: futures::stream::iter([Ok(batch)]).boxed() })
     }
     async fn find_ids(&self, _: SourceId, day: Day, ids: &[&str]) -> Result<Vec<IdPlace>> {
-        let state = self.state.lock().unwrap();
-        let found = state.committed.iter().filter(|row| row.day == day && ids.contains(&row.id.as_str()));
+        let state = self.durable.lock().unwrap();
+        let found = state.rows.iter().filter(|row| row.day == day && ids.contains(&row.id.as_str()));
         let place = |row: &Row| IdPlace { id: row.id.clone(), partition: row.place.0, offset: row.place.1 };
         Ok(found.map(place).collect())
     }
@@ -269,8 +325,8 @@ impl ColdStore for MemoryStore {
         let is_asked = |&(partition, offset): &(Partition, Offset)| {
             ranges.iter().any(|range| range.partition == partition && (range.from..range.to).contains(&offset))
         };
-        let state = self.state.lock().unwrap();
-        Ok(state.committed.iter().map(|row| row.place).filter(is_asked).collect())
+        let state = self.durable.lock().unwrap();
+        Ok(state.rows.iter().map(|row| row.place).filter(is_asked).collect())
     }
     async fn sql(&self, _: &str) -> Result<TableStream> {
         unreachable!("{NOT_ASKED}")

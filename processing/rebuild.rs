@@ -23,7 +23,7 @@ const OFFSETS_FIRST: Offset = 20_000;
 const STEP_BYTES_MAX: usize = 64 << 20;
 
 /// The runs of offsets that the hot store can have from `silver` only: below the start of the log, or, where the log
-/// ends before what the cold store has, all that the cold store has.
+/// ends before what the cold store has, all that the cold store has; of the partitions that `hot` names.
 ///
 /// # Errors
 /// `Change` when the cold store lacks what the log has let go of.
@@ -35,7 +35,8 @@ pub(crate) fn missing_in_hot(
 ) -> Result<Vec<OffsetRange>> {
     let mut missing = Vec::new();
     for (partition, of_log) in (0..).zip(&extent.partitions) {
-        let (from, in_cold) = (hot.of(partition), cold.of(partition));
+        let Some(&from) = hot.0.get(&partition) else { continue };
+        let in_cold = cold.of(partition);
         if in_cold < of_log.start {
             return Err(Error::change(format!(
                 "start `{}`: offsets {in_cold}..{} of partition {partition} are neither in the log nor in the cold \

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::{Clock, Positions, Result, Rows, SourceId, Store, Timestamp, metric};
+use contract::{Clock, Partition, Positions, Result, Rows, SourceId, Store, Timestamp, metric};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,8 @@ pub(crate) enum Message {
     Rows(Arc<Rows>),
     /// Commit now and answer.
     Flush(oneshot::Sender<()>),
+    /// Forget what of these is not committed, and answer where they stand, whoever wrote them.
+    Resume { partitions: Vec<Partition>, done: oneshot::Sender<Positions> },
 }
 
 pub(crate) struct StoreLoop<S: ?Sized> {
@@ -79,6 +81,11 @@ impl<S: Store + ?Sized> StoreLoop<S> {
                     // Whoever asked may have gone meanwhile; the commit stands all the same.
                     done.send(()).unwrap_or_default();
                 }
+                Some(Message::Resume { partitions, done }) => {
+                    let at = self.resume(&partitions).await?;
+                    // As above.
+                    done.send(at).unwrap_or_default();
+                }
                 None => return self.commit(&mut pending).await,
             }
         }
@@ -104,6 +111,14 @@ impl<S: Store + ?Sized> StoreLoop<S> {
         pending.rows += rows.silver.num_rows() as u64;
         pending.bytes += rows.memory_bytes() as u64;
         Ok(())
+    }
+
+    async fn resume(&self, partitions: &[Partition]) -> Result<Positions> {
+        let what = self.what();
+        let resumed = || self.store.resume(self.source, partitions);
+        let at = until_done(&what, &self.troubles, &self.stop, resumed).await?;
+        self.committed.send_modify(|committed| committed.put(&at));
+        Ok(at)
     }
 
     async fn commit(&self, pending: &mut Pending) -> Result<()> {

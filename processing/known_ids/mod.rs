@@ -2,7 +2,10 @@
 //!
 //! The rule: a record is a duplicate if its id, in its period of event time (a day or a month, called by its first
 //! day here), stands as a row at a lower offset of its partition, or in another partition: an id changes its partition
-//! only when the topic has grown, so that row came first. The memory is the cold store itself:
+//! only when the topic has grown, so that row came first. A new partition is read only when the others are committed as far
+//! as the log reached when it was first seen. Where several processes share the partitions, an id is not told as repeated
+//! that somebody who has not seen the growth (for half a minute at the most) writes to its old place meanwhile. The memory
+//! is the cold store itself:
 //!
 //! | record | how it is judged |
 //! | --- | --- |

@@ -10,6 +10,7 @@ use contract::conformance::hot_store::{
     CASES, NOW, RETENTION_DAYS, SCHEMA, SOURCE, Subject, expected, positions, rows, stored,
 };
 use contract::conformance::real_server::RealServer;
+use contract::conformance::rounds;
 use reqwest::Method;
 use tempfile::TempDir;
 
@@ -127,6 +128,7 @@ async fn real_servers_elasticsearch_killed_in_mid_bulk_loses_and_doubles_nothing
     until_done(async || store.commit(SOURCE).await.map(drop)).await;
     assert_eq!(store.committed(SOURCE).await.unwrap(), positions(&[(0, end)]));
     assert_eq!(stored(&*store).await, expected(&[&rows(&[(0, 0..end)])]));
+    rounds::note("Elasticsearch killed in mid-bulk", KILLS);
 }
 
 /// Writes spans from an offset on, a commit after every third, until one fails; answers where that one starts.
