@@ -30,6 +30,19 @@ pub(crate) enum Command {
         #[arg(long)]
         sample: bool,
     },
+    /// Run collectors alone: what they bring goes to Kafka, and webhooks are answered here.
+    Collect {
+        /// Only these sources; all when absent.
+        #[arg(value_name = "SOURCE")]
+        sources: Vec<String>,
+        /// Feed Kafka the samples shipped in the program, with their times moved to now; no network.
+        #[arg(long)]
+        sample: bool,
+    },
+    /// Bring records from Kafka into both stores, sharing its partitions with other `process`es.
+    Process,
+    /// Answer searches, SQL, status and metrics from the stores, beside those that write them.
+    Serve,
     /// Read files of a source to their end, into both stores.
     Backfill {
         /// The source: arxiv, dns, github or news.

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use acquisition::Source;
-use contract::{Error, Log, Remedy, Result, SourceId, SystemClock, metric};
+use cold_store::DeltaStore;
+use contract::{Assignments, Error, Log, Remedy, Result, SourceId, SystemClock, Topic, metric};
 use embedded_log::EmbeddedLog;
-use kafka_log::KafkaLog;
+use kafka_log::{KafkaLog, Member};
 use processing::{CommitPolicy, Engines, Pipeline, PipelineHandle, Recipe};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -16,11 +17,20 @@ use crate::settings::Settings;
 /// How long the end waits for a compaction: what it has not committed is done again, and loses nothing.
 const JANITOR_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Whether this process may write.
+/// How often it is measured how far behind the stores are.
+const LAG_INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// What this process does with the engines of a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Reads what is committed; another process may write at the same time.
+    /// Reads what is committed; others may write at the same time.
     Read,
+    /// The same for long: what is not there yet, and a Kafka that is away, does not matter.
+    Serve,
+    /// Appends to Kafka, and reads the stores.
+    Collect,
+    /// Writes the stores, beside others that do.
+    Process,
     /// Owns the data directory.
     Write,
 }
@@ -42,29 +52,47 @@ impl OpenLog {
         access: Access,
     ) -> Result<(Self, Vec<String>)> {
         let clock = Arc::new(SystemClock);
-        let kafka = settings.kafka.clone();
+        if settings.kafka.is_set() {
+            return Ok((Self::open_kafka(settings, folder, sources, access, clock).await?, Vec::new()));
+        }
         match access {
-            Access::Read if kafka.is_set() => {
-                let log = KafkaLog::open_read_only(kafka, sources, clock).await?;
-                Ok((Self::Kafka { log: Arc::new(log), _held: None }, Vec::new()))
-            }
-            Access::Write if kafka.is_set() => {
-                let held = embedded_log::hold(folder)?;
-                let log = KafkaLog::open(kafka, sources, clock).await?;
-                log.created().iter().for_each(|topic| info!("topic `{topic}` was created"));
-                Ok((Self::Kafka { log: Arc::new(log), _held: Some(held) }, Vec::new()))
-            }
-            // A reader meets the end of a log that is being written, which is no damage.
-            Access::Read => {
-                let (log, _) = EmbeddedLog::open_read_only(folder, clock)?;
-                Ok((Self::Embedded(Arc::new(log)), Vec::new()))
-            }
             Access::Write => {
                 let (log, recovery) = EmbeddedLog::open(folder, sources, settings.log.clone(), clock)?;
                 let damage = (!recovery.is_clean()).then(|| recovery.to_string());
                 Ok((Self::Embedded(Arc::new(log)), damage.into_iter().collect()))
             }
+            // A reader meets the end of a log that is being written, which is no damage.
+            Access::Read | Access::Serve => {
+                let (log, _) = EmbeddedLog::open_read_only(folder, clock)?;
+                Ok((Self::Embedded(Arc::new(log)), Vec::new()))
+            }
+            Access::Collect | Access::Process => Err(Error::change(
+                "share the work between processes without a Kafka: set KAFKA_BOOTSTRAP_SERVERS to HOST:PORT of one, or run \
+                 `up`, which does all in one process",
+            )),
         }
+    }
+
+    async fn open_kafka(
+        settings: &Settings,
+        folder: &Path,
+        sources: &[SourceId],
+        access: Access,
+        clock: Arc<SystemClock>,
+    ) -> Result<Self> {
+        let kafka = settings.kafka.clone();
+        let held = match access {
+            Access::Read | Access::Serve | Access::Collect => None,
+            Access::Process => Some(embedded_log::hold_together(folder)?),
+            Access::Write => Some(embedded_log::hold(folder)?),
+        };
+        let log = match access {
+            Access::Read => KafkaLog::open_read_only(kafka, sources, clock).await?,
+            Access::Serve => KafkaLog::open_later(kafka, sources, clock)?,
+            Access::Collect | Access::Process | Access::Write => KafkaLog::open(kafka, sources, clock).await?,
+        };
+        log.created().iter().for_each(|topic| info!("topic `{topic}` was created"));
+        Ok(Self::Kafka { log: Arc::new(log), _held: held })
     }
 
     /// As every engine behind the same trait.
@@ -72,6 +100,14 @@ impl OpenLog {
         match self {
             Self::Embedded(log) => log.clone(),
             Self::Kafka { log, .. } => log.clone(),
+        }
+    }
+
+    /// Kafka, if it is that.
+    pub(crate) fn kafka(&self) -> Option<&Arc<KafkaLog>> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Kafka { log, .. } => Some(log),
         }
     }
 }
@@ -83,7 +119,9 @@ pub(crate) struct Broker {
     pub(crate) access: Access,
     pub(crate) engines: Engines,
     pub(crate) log: OpenLog,
-    pub(crate) cold: Arc<cold_store::DeltaStore>,
+    /// This process in the group of those that share the partitions, if it does.
+    member: Option<Arc<Member>>,
+    pub(crate) cold: Arc<DeltaStore>,
     pub(crate) sources: &'static [Source],
     /// Damage found and mended at the start, for the user.
     pub(crate) notes: Vec<String>,
@@ -104,27 +142,43 @@ impl Broker {
             );
             return Err(Error::change(doing));
         }
-        if access == Access::Write {
+        if matches!(access, Access::Write | Access::Collect) {
             acquisition::prepare(&settings.acquisition)?;
-            std::fs::create_dir_all(data)
-                .map_err(|cause| Error::change(format!("create data directory `{}`", data.display())).because(cause))?;
+        }
+        if access != Access::Read {
+            // Whoever serves or collects may be the first.
+            for folder in [data, &log_dir, &hot_dir, &cold_dir] {
+                let doing = || format!("create data directory `{}`", folder.display());
+                std::fs::create_dir_all(folder).map_err(|cause| Error::change(doing()).because(cause))?;
+            }
         }
         let (log, mut notes) = OpenLog::open(settings, &log_dir, &ids, access).await?;
         let (hot, hot_notes) = crate::hot::open(settings, &hot_dir, &schemas, clock.clone(), access).await?;
+        let (schemas, cold_settings) = (&schemas[..], settings.cold.clone());
         let cold = match access {
-            Access::Read => {
-                cold_store::DeltaStore::open_read_only(&cold_dir, &schemas, settings.cold.clone(), clock.clone())
-                    .await?
+            Access::Read | Access::Serve | Access::Collect => {
+                DeltaStore::open_read_only(&cold_dir, schemas, cold_settings, clock.clone()).await?
             }
-            Access::Write => {
-                cold_store::DeltaStore::open(&cold_dir, &schemas, settings.cold.clone(), clock.clone()).await?
-            }
+            Access::Process => DeltaStore::open_shared(&cold_dir, schemas, cold_settings, clock.clone()).await?,
+            Access::Write => DeltaStore::open(&cold_dir, schemas, cold_settings, clock.clone()).await?,
         };
         notes.extend(hot_notes);
         notes.iter().for_each(|note| warn!("{note}"));
         let cold = Arc::new(cold);
-        let engines = Engines { log: log.log(), hot, cold: cold.clone(), clock, troubles: Arc::default() };
-        Ok(Self { settings: settings.clone(), data: data.to_owned(), access, engines, log, cold, sources, notes })
+        let member = log.kafka().filter(|_| access == Access::Process).map(|log| log.member());
+        let group = member.clone().map(|member| -> Arc<dyn Assignments> { member });
+        let engines = Engines { log: log.log(), hot, cold: cold.clone(), clock, group, troubles: Arc::default() };
+        Ok(Self {
+            settings: settings.clone(),
+            data: data.to_owned(),
+            access,
+            engines,
+            log,
+            member,
+            cold,
+            sources,
+            notes,
+        })
     }
 
     /// A source by name.
@@ -156,7 +210,12 @@ impl Broker {
             pipelines.push(started.await?);
         }
         let janitor = tokio::spawn(self.clone().janitor(stop.clone()));
-        Ok(Work { pipelines, coverage, janitor })
+        let leave = CancellationToken::new();
+        let member = self.member.clone().map(|member| {
+            let leave = leave.clone();
+            tokio::spawn(async move { member.run(leave.cancelled_owned()).await })
+        });
+        Ok(Work { pipelines, coverage, janitor, member, leave })
     }
 
     async fn start_pipeline(&self, source: &'static Source, stop: &CancellationToken) -> Result<PipelineHandle> {
@@ -178,7 +237,7 @@ impl Broker {
     /// Lets hot days go, keeps the cold tables tidy, and says how far behind the stores are.
     async fn janitor(self: Arc<Self>, stop: CancellationToken) {
         let interval = std::time::Duration::from_millis(self.settings.processing.janitor_interval_ms);
-        let mut lag = tokio::time::interval(std::time::Duration::from_secs(5));
+        let mut lag = tokio::time::interval(LAG_INTERVAL);
         let mut tidy = tokio::time::interval(interval);
         tidy.tick().await;
         loop {
@@ -190,11 +249,19 @@ impl Broker {
         }
     }
 
+    /// Whether this process has the first partition of a topic: of several, one keeps what belongs to it tidy.
+    fn has_first(&self, topic: &Topic) -> bool {
+        self.engines.group.as_ref().is_none_or(|group| group.share(topic).partitions.contains(&0))
+    }
+
     async fn tidy(&self) {
-        for source in self.sources {
+        for source in self.sources.iter().filter(|source| self.has_first(&Topic::raw(source.id))) {
             if let Err(error) = self.expire(source).await {
                 warn!(source = source.id.0, "days past the retention stay longer: {error}");
             }
+        }
+        if !self.has_first(&Topic::coverage()) {
+            return;
         }
         let started = std::time::Instant::now();
         match self.engines.cold.maintain().await {
@@ -213,6 +280,17 @@ impl Broker {
         metric::HOT_EXPIRED.add(&[source.id.0], expired.removed.len() as u64);
         metric::HOT_WAITING.set(&[source.id.0], expired.waiting.len() as f64);
         Ok(())
+    }
+
+    /// Says every few seconds how far behind the stores are, until `stop`: for a process that does nothing to them.
+    pub(crate) async fn measure_until(self: Arc<Self>, stop: CancellationToken) {
+        let mut lag = tokio::time::interval(LAG_INTERVAL);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = lag.tick() => self.measure().await,
+            }
+        }
     }
 
     async fn measure(&self) {
@@ -238,16 +316,26 @@ pub(crate) struct Work {
     pub(crate) pipelines: Vec<PipelineHandle>,
     coverage: tokio::task::JoinHandle<Result<()>>,
     janitor: tokio::task::JoinHandle<()>,
+    /// Belongs to the group until it is told to leave.
+    member: Option<tokio::task::JoinHandle<Result<()>>>,
+    leave: CancellationToken,
 }
 
 impl Work {
     /// Waits until a pipeline or the ledger ends: only an error makes them, before `stop`.
     pub(crate) async fn failed(&mut self) -> Error {
         let coverage = &mut self.coverage;
+        let member = async {
+            match &mut self.member {
+                Some(member) => member.await,
+                None => std::future::pending().await,
+            }
+        };
         let pipelines = self.pipelines.iter_mut().map(|pipeline| Box::pin(pipeline.ended()));
         let ended = tokio::select! {
             (ended, ..) = futures::future::select_all(pipelines) => ended,
             ended = coverage => ended.unwrap_or_else(|panic| Err(Error::stop("run the ledger").because(panic))),
+            ended = member => ended.unwrap_or_else(|panic| Err(Error::stop("belong to a group").because(panic))),
         };
         ended.err().unwrap_or_else(|| Error::new(Remedy::Stop, "keep the pipelines running: one ended"))
     }
@@ -259,6 +347,11 @@ impl Work {
         }
         let panicked = |panic: tokio::task::JoinError| Error::stop("end").because(panic);
         self.coverage.await.map_err(panicked)??;
+        // All is in the stores: whoever takes over begins there, at once.
+        self.leave.cancel();
+        if let Some(member) = self.member {
+            member.await.map_err(panicked)??;
+        }
         match tokio::time::timeout(JANITOR_WAIT, &mut self.janitor).await {
             Ok(ended) => ended.map_err(panicked),
             Err(_) => {

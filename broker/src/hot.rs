@@ -23,8 +23,10 @@ pub(crate) async fn open(
         return Ok((Arc::new(store), notes));
     }
     let store = match access {
-        Access::Read => TantivyStore::open_read_only(folder, schemas, settings.hot.clone(), clock)?,
-        Access::Write => TantivyStore::open(folder, schemas, settings.hot.clone(), clock)?,
+        Access::Read | Access::Serve | Access::Collect => {
+            TantivyStore::open_read_only(folder, schemas, settings.hot.clone(), clock)?
+        }
+        Access::Process | Access::Write => TantivyStore::open(folder, schemas, settings.hot.clone(), clock)?,
     };
     let notes = store.notes().to_vec();
     Ok((Arc::new(store), notes))
@@ -39,7 +41,9 @@ pub(crate) async fn open_elasticsearch(
 ) -> Result<ElasticsearchStore> {
     let (of, retention_days) = (&settings.elasticsearch, settings.hot.retention_days);
     match access {
-        Access::Read => ElasticsearchStore::open_read_only(of, schemas, retention_days, clock).await,
-        Access::Write => ElasticsearchStore::open(of, schemas, retention_days, clock).await,
+        Access::Read | Access::Serve | Access::Collect => {
+            ElasticsearchStore::open_read_only(of, schemas, retention_days, clock).await
+        }
+        Access::Process | Access::Write => ElasticsearchStore::open(of, schemas, retention_days, clock).await,
     }
 }

@@ -9,14 +9,26 @@ mod elasticsearch;
 #[cfg(test)]
 #[cfg(feature = "real-servers")]
 mod engines;
+#[cfg(test)]
+#[cfg(feature = "real-servers")]
+mod faults;
 mod foreign;
 mod health;
 mod interrupt;
+#[cfg(test)]
+#[cfg(feature = "real-servers")]
+mod kafka_admin;
 mod kafka_clients;
 #[cfg(test)]
 #[cfg(feature = "real-servers")]
 mod parity;
+#[cfg(test)]
+#[cfg(feature = "real-servers")]
+mod sharing;
 mod story;
 mod support;
 mod tidy;
+#[cfg(test)]
+#[cfg(feature = "real-servers")]
+mod topics;
 mod webhook;

@@ -2,6 +2,7 @@
 //! killed.
 
 use contract::conformance::real_server::RealServer;
+use contract::conformance::rounds;
 use serde_json::{Value, json};
 
 use crate::support::{Place, events, gzip_lines, http_json};
@@ -59,7 +60,8 @@ fn real_servers_elasticsearch_killed_during_a_backfill_loses_and_doubles_nothing
         std::thread::sleep(std::time::Duration::from_millis(20));
         assert!(backfill.try_wait().expect("a child").is_none(), "it ended before it was killed for");
     }
-    for wait_ms in [50, 400, 250] {
+    let waits_ms = [50, 400, 250];
+    for wait_ms in waits_ms {
         std::thread::sleep(std::time::Duration::from_millis(wait_ms));
         let port = server.port;
         drop(server);
@@ -73,4 +75,5 @@ fn real_servers_elasticsearch_killed_during_a_backfill_loses_and_doubles_nothing
         (&json!(true), &json!(rows), true),
         "{proof}"
     );
+    rounds::note("Elasticsearch killed under a backfill", waits_ms.len() as u64);
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use contract::conformance::real_server::{RealServer, free_port};
+use contract::conformance::rounds;
 use serde_json::{Value, json};
 
 use crate::crash::is_killed;
@@ -23,13 +24,13 @@ const KILLS_OF_ROUND: u64 = 7;
 const END_WAIT: Duration = Duration::from_secs(120);
 
 /// Both servers, and the place whose engines they are.
-struct Real {
-    place: Place,
-    servers: Vec<(&'static str, RealServer)>,
+pub(crate) struct Real {
+    pub(crate) place: Place,
+    pub(crate) servers: Vec<(&'static str, RealServer)>,
 }
 
 impl Real {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut place = Place::with_small_steps();
         let start = |name: &'static str| (name, RealServer::start(name, &place.home.path().join(name)));
         let servers = vec![start("kafka"), start("elasticsearch")];
@@ -47,7 +48,7 @@ impl Real {
     }
 }
 
-fn set_peers(place: &mut Place, [kafka, elasticsearch]: [u16; 2]) {
+pub(crate) fn set_peers(place: &mut Place, [kafka, elasticsearch]: [u16; 2]) {
     place.environment.extend([
         ("KAFKA_BOOTSTRAP_SERVERS", format!("127.0.0.1:{kafka}")),
         ("ELASTICSEARCH_HOSTS", format!("127.0.0.1:{elasticsearch}")),
@@ -76,7 +77,7 @@ fn files(place: &Place, source: &str) -> Vec<String> {
 }
 
 /// Reads files, and answers what was said of them that is not of the run.
-fn backfill(place: &Place, source: &str, files: &[String]) -> Value {
+pub(crate) fn backfill(place: &Place, source: &str, files: &[String]) -> Value {
     let files = files.iter().map(String::as_str);
     let mut said = place.json(&["backfill", source].into_iter().chain(files).collect::<Vec<_>>());
     said["seconds"] = Value::Null;
@@ -114,12 +115,18 @@ fn holdings(place: &Place, source: &str) -> [Vec<Value>; 3] {
     all
 }
 
-fn assert_same(source: &str, real: &Place, embedded: &Place) {
+pub(crate) fn assert_same(source: &str, real: &Place, embedded: &Place) {
     let names = ["rows", "documents", "dead letters"];
     for (name, (real, embedded)) in names.iter().zip(holdings(real, source).iter().zip(&holdings(embedded, source))) {
         let differing = real.iter().zip(embedded).find(|(real, embedded)| real != embedded);
         assert_eq!((real.len(), differing), (embedded.len(), None), "{name} of `{source}`");
     }
+}
+
+/// The log has each record once, not only the stores, which would tell it as repeated.
+pub(crate) fn assert_logged_once(real: &Place, embedded: &Place) {
+    let [real, embedded] = [real, embedded].map(|place| place.count("SELECT count(*) FROM bronze.github"));
+    assert_eq!(real, embedded, "records in the log");
 }
 
 /// What `status` says that is the same on all engines.
@@ -181,7 +188,7 @@ fn kill_server_under(real: &mut Real, file: &str, random: &mut Random, life_ms: 
 }
 
 #[test]
-fn real_servers_killed_at_random_moments_like_their_backfills_end_with_what_an_undisturbed_one_has() {
+fn real_servers_faults_of_killed_servers_and_backfills_end_with_what_an_undisturbed_one_has() {
     let kills = std::env::var("DATABROKER_TEST_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"));
     let mut random = Random::from_environment();
     let mut real = Real::start();
@@ -215,8 +222,10 @@ fn real_servers_killed_at_random_moments_like_their_backfills_end_with_what_an_u
     let embedded = Place::with_small_steps();
     backfill(&embedded, "github", &files);
     assert_same("github", &real.place, &embedded);
+    assert_logged_once(&real.place, &embedded);
     let verified = real.place.json(&["verify", "github"]);
     assert_eq!(verified["ok"], json!(true), "{verified:#}");
+    rounds::note("backfills, Kafka and Elasticsearch killed", killed);
 }
 
 #[test]

@@ -169,8 +169,13 @@ impl Up {
 
 /// Sends what Ctrl-C sends.
 pub(crate) fn interrupt(child: &Child) {
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
+    signal(child.id(), "INT");
+}
+
+/// Sends a signal by its name without "SIG".
+pub(crate) fn signal(pid: u32, name: &str) {
+    let arguments = [format!("-{name}"), pid.to_string()];
+    assert!(Command::new("kill").args(arguments).status().expect("kill runs").success());
 }
 
 impl Drop for Up {

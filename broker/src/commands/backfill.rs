@@ -141,10 +141,9 @@ fn merge(ranges: &mut Vec<OffsetRange>, new: &[OffsetRange]) {
 /// Waits until both stores have what was logged, saying how far they are; asked to end, only for a while. Answers what
 /// both have.
 async fn wait_for_stores(control: &Control, source: &Source, sum: &Sum, progress: &Sender<Value>) -> Result<Positions> {
-    let pipeline = control.pipeline(source.id)?;
     let extent = control.broker.engines.log.extent(&Topic::raw(source.id)).await?;
     let end = extent.end();
-    let bring = pipeline.bring(end.clone());
+    let bring = control.bring(source.id, end.clone());
     tokio::pin!(bring);
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     let overdue = async {
@@ -156,10 +155,11 @@ async fn wait_for_stores(control: &Control, source: &Source, sum: &Sum, progress
     loop {
         tokio::select! {
             done = &mut bring => return done.map(|()| end),
-            () = &mut overdue => return Ok(pipeline.hot.borrow().min(&pipeline.cold.borrow())),
+            () = &mut overdue => return control.stored(source.id).await.map(|(hot, cold)| hot.min(&cold)),
             _ = tick.tick() => {
-                let (hot, cold) = (left(&pipeline.hot.borrow()), left(&pipeline.cold.borrow()));
-                let message = json!({"what": "stored", "hot_left": hot, "cold_left": cold, "records": sum.records});
+                // What cannot be asked now is shown the next time.
+                let Ok((hot, cold)) = control.stored(source.id).await else { continue };
+                let message = json!({"what": "stored", "hot_left": left(&hot), "cold_left": left(&cold), "records": sum.records});
                 // As above: a slow display misses some.
                 progress.try_send(message).unwrap_or_default();
             }

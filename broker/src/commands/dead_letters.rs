@@ -81,7 +81,7 @@ pub(crate) async fn replay(control: &Control, arguments: &Value) -> Result<Value
         }
         replayed += ready.log(control, source).await?;
         let extent = engines.log.extent(&Topic::raw(source.id)).await?;
-        control.pipeline(source.id)?.bring(extent.end()).await?;
+        control.bring(source.id, extent.end()).await?;
         open += output::count(&*engines.cold, &format!("SELECT count(*) FROM ({})", open_letters(source))).await?;
     }
     Ok(json!({"replayed": replayed, "rows": replayed, "open": open}))

@@ -2,9 +2,12 @@
 //! A command runs in the process that owns the data directory if there is one, else in this one.
 
 mod backfill;
+mod collecting;
 mod dead_letters;
 mod doctor;
 mod feeds;
+mod role;
+mod roles;
 mod search;
 mod sql;
 mod status;
@@ -15,8 +18,9 @@ mod verify;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use contract::{Error, Positions, Remedy, SourceId};
 use processing::Flush;
 use serde_json::{Value, json};
@@ -34,16 +38,26 @@ pub(crate) use status::lags;
 /// Progress messages that wait to be shown; more are waited for.
 const PROGRESS_MAX: usize = 64;
 
+/// Commands that append to the log, and wait until the stores have what they appended.
+const APPENDING: [&str; 2] = ["backfill", "dead-letters-replay"];
+
+/// Between two looks whether the stores of other processes have what was appended.
+const STORED_INTERVAL: Duration = Duration::from_millis(200);
+
 /// Runs what the command line says.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let settings = Settings::load(arguments.config.as_deref(), std::env::vars())?;
     if let Command::Config { reference } = arguments.command {
         return config(&settings, reference, arguments.json);
     }
-    let is_up = matches!(arguments.command, Command::Up { .. });
-    let _logs = monitoring::install_logs(&settings.monitoring, is_up)?;
+    let is_long =
+        matches!(arguments.command, Command::Up { .. } | Command::Collect { .. } | Command::Process | Command::Serve);
+    let _logs = monitoring::install_logs(&settings.monitoring, is_long)?;
     match &arguments.command {
         Command::Up { sample } => up::run(&settings, &arguments.data, *sample).await,
+        Command::Collect { sources, sample } => roles::collect(&settings, &arguments.data, sources, *sample).await,
+        Command::Process => roles::process(&settings, &arguments.data).await,
+        Command::Serve => roles::serve(&settings, &arguments.data).await,
         Command::Doctor => doctor::run(&settings, &arguments.data, arguments.json).await,
         Command::Templates { force } => templates::run(&settings, *force, arguments.json).await,
         Command::Feeds { action } => feeds::run(&settings, &arguments.data, action.clone(), arguments.json).await,
@@ -103,6 +117,9 @@ impl From<&Command> for Asked {
             }
             Command::Status
             | Command::Up { .. }
+            | Command::Collect { .. }
+            | Command::Process
+            | Command::Serve
             | Command::Doctor
             | Command::Feeds { .. }
             | Command::Templates { .. }
@@ -134,9 +151,9 @@ impl Asked {
         progress: &mpsc::Sender<Value>,
         asked_to_end: CancellationToken,
     ) -> Result<Value> {
-        let broker = Arc::new(Broker::open(settings, data, self.access).await?);
-        if self.access == Access::Read {
-            let control = Control { broker, pipelines: Vec::new(), runs: Runs::default(), stop: asked_to_end };
+        let broker = self.open(settings, data).await?;
+        if broker.access != Access::Write {
+            let control = Control::reading(broker, asked_to_end);
             return Ok(control.dispatch(self.name, &self.arguments, progress).await?);
         }
         let stop = CancellationToken::new();
@@ -157,6 +174,23 @@ impl Asked {
             drained => drained?,
         }
         Ok(answer)
+    }
+
+    /// The engines as the command needs them. What appends to the log alone needs no stores of its own where `process`es write
+    /// them.
+    async fn open(&self, settings: &Settings, data: &std::path::Path) -> Result<Arc<Broker>> {
+        let is_shared = || embedded_log::is_held_together(&data.join("log")).unwrap_or(false);
+        let error = match Broker::open(settings, data, self.access).await {
+            Ok(broker) => return Ok(Arc::new(broker)),
+            Err(error) => error,
+        };
+        if self.access != Access::Write || !settings.kafka.is_set() || !is_shared() {
+            return Err(error.into());
+        }
+        if !APPENDING.contains(&self.name) {
+            return Err(error).context("this cannot be done beside running `process`es; end them first");
+        }
+        Ok(Arc::new(Broker::open(settings, data, Access::Collect).await?))
     }
 
     fn print(&self, answer: &Value) {
@@ -210,9 +244,39 @@ impl Control {
         Self { broker, pipelines: work.pipelines.iter().map(view).collect(), runs: Runs::default(), stop }
     }
 
-    fn pipeline(&self, source: SourceId) -> contract::Result<&PipelineView> {
-        let pipeline = self.pipelines.iter().find(|pipeline| pipeline.source == source);
-        pipeline.ok_or_else(|| Error::stop(format!("process `{source}`: no pipeline runs")))
+    /// For a process that has no pipelines, or only parts of them: what is in the stores is what others wrote.
+    pub(crate) fn reading(broker: Arc<Broker>, stop: CancellationToken) -> Self {
+        Self { broker, pipelines: Vec::new(), runs: Runs::default(), stop }
+    }
+
+    fn pipeline(&self, source: SourceId) -> Option<&PipelineView> {
+        self.pipelines.iter().find(|pipeline| pipeline.source == source)
+    }
+
+    /// What both stores have of a source: hot, then cold.
+    async fn stored(&self, source: SourceId) -> contract::Result<(Positions, Positions)> {
+        if let Some(pipeline) = self.pipeline(source) {
+            return Ok((pipeline.hot.borrow().clone(), pipeline.cold.borrow().clone()));
+        }
+        let engines = &self.broker.engines;
+        Ok((engines.hot.committed(source).await?, engines.cold.committed(source).await?))
+    }
+
+    /// Waits until both stores have committed all below `until`, by this process's pipelines or by others'.
+    async fn bring(&self, source: SourceId, until: Positions) -> contract::Result<()> {
+        if let Some(pipeline) = self.pipeline(source) {
+            return pipeline.bring(until).await;
+        }
+        loop {
+            let stored = processing::until_done("stores", &self.broker.engines.troubles, &self.stop, || {
+                Box::pin(self.stored(source))
+            });
+            let (hot, cold) = stored.await?;
+            if hot.reaches(&until) && cold.reaches(&until) {
+                return Ok(());
+            }
+            tokio::time::sleep(STORED_INTERVAL).await;
+        }
     }
 
     async fn dispatch(
@@ -221,6 +285,12 @@ impl Control {
         arguments: &Value,
         progress: &mpsc::Sender<Value>,
     ) -> contract::Result<Value> {
+        let access = self.broker.access;
+        if APPENDING.contains(&command) && !matches!(access, Access::Write | Access::Collect) {
+            return Err(Error::change(format!(
+                "run `{command}` in a process that does something else; `databroker {command}` does it beside"
+            )));
+        }
         match command {
             "backfill" => backfill::run(self, arguments, progress).await,
             "dead-letters" => dead_letters::list(&self.broker, arguments).await,

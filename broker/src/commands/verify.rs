@@ -15,7 +15,7 @@ pub(crate) async fn run(control: &Control, arguments: &Value) -> Result<Value> {
         if control.broker.access == Access::Write {
             let topic = contract::Topic::raw(source.id);
             let extent = control.broker.engines.log.extent(&topic).await?;
-            control.pipeline(source.id)?.bring(extent.end()).await?;
+            control.bring(source.id, extent.end()).await?;
         }
         let report = processing::verify::verify(&control.broker.engines, recipe(source), repair).await?;
         reports.push(serde_json::to_value(report).map_err(|cause| Error::stop("write the proofs").because(cause))?);
