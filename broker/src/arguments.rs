@@ -122,6 +122,13 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// Whether it runs until it is told to end.
+    pub(crate) fn is_service(&self) -> bool {
+        matches!(self, Self::Up { .. } | Self::Collect { .. } | Self::Process | Self::Serve)
+    }
+}
+
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum FeedAction {
     /// Those that `up` polls, by `[news] feeds` and `opml`, and how each does.

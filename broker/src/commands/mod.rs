@@ -50,9 +50,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     if let Command::Config { reference } = arguments.command {
         return config(&settings, reference, arguments.json);
     }
-    let is_long =
-        matches!(arguments.command, Command::Up { .. } | Command::Collect { .. } | Command::Process | Command::Serve);
-    let _logs = monitoring::install_logs(&settings.monitoring, is_long)?;
+    let _logs = monitoring::install_logs(&settings.monitoring, arguments.command.is_service())?;
     match &arguments.command {
         Command::Up { sample } => up::run(&settings, &arguments.data, *sample).await,
         Command::Collect { sources, sample } => roles::collect(&settings, &arguments.data, sources, *sample).await,
