@@ -256,12 +256,18 @@ mod tests {
     use crate::memory::{MemoryLog, MemoryStore, SOURCE, record};
 
     /// A log that can be full.
-    #[derive(Default)]
     struct Capped {
-        log: MemoryLog,
+        log: Arc<MemoryLog>,
         is_full: AtomicBool,
         is_broken: AtomicBool,
         cursors: std::sync::Mutex<Vec<Cursor>>,
+    }
+
+    impl Default for Capped {
+        fn default() -> Self {
+            let (is_full, is_broken, cursors) = Default::default();
+            Self { log: MemoryLog::of(1), is_full, is_broken, cursors }
+        }
     }
 
     #[async_trait]
