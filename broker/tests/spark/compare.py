@@ -38,7 +38,9 @@ def there(spark, statement: str) -> list:
 def plain(value):
     """A value of Spark as `databroker sql --json` writes it."""
     if isinstance(value, datetime.datetime):
-        return value.isoformat() + "Z"
+        # With no more digits of the second than it needs, three by three.
+        digits = "auto" if value.microsecond == 0 else "milliseconds" if value.microsecond % 1000 == 0 else "microseconds"
+        return value.isoformat(timespec=digits) + "Z"
     if isinstance(value, datetime.date):
         return value.isoformat()
     if isinstance(value, list):

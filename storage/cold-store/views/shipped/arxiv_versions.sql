@@ -3,7 +3,7 @@
 -- max: category, versions, is_withdrawn
 -- every: 6 hours
 SELECT arxiv_id,
-       max(primary_category) AS category,
+       max(coalesce(primary_category, '')) AS category,
        -- Some formats name the version, some list all of them, some say neither: then there is one at least.
        max(coalesce(greatest(version, version_count), 1)) AS versions,
        max(CASE WHEN withdrawn THEN 1 ELSE 0 END) AS is_withdrawn
@@ -13,7 +13,7 @@ WHERE arxiv_id IS NOT NULL
 GROUP BY arxiv_id;
 
 WITH counted AS (
-    SELECT coalesce(category, '') AS category, versions, count(*) AS papers, sum(is_withdrawn) AS withdrawn_papers
+    SELECT category, versions, count(*) AS papers, sum(is_withdrawn) AS withdrawn_papers
     FROM merged
     GROUP BY 1, 2
 )
