@@ -21,14 +21,14 @@ SELECT repository,
 FROM (
     -- What a link names: `github.com/OWNER/NAME`, or the pages `OWNER.github.io/NAME`, which are that repository's too.
     -- GitHub does not tell upper from lower case.
-    SELECT lower(trim(TRAILING '.' FROM replace(
+    SELECT lower(regexp_replace(trim(TRAILING '.' FROM
                CASE
                    WHEN regexp_like(part, '^[A-Za-z0-9-]+[.]github[.]io/[A-Za-z0-9_.-]+')
                        THEN regexp_replace(part, '(?s)^([A-Za-z0-9-]+)[.]github[.]io/([A-Za-z0-9_.-]+).*$', '$1/$2')
                    WHEN regexp_like(part, '^[A-Za-z0-9-]+[.]github[.]io')
                        THEN regexp_replace(part, '(?s)^([A-Za-z0-9-]+)[.]github[.]io.*$', '$1/$1.github.io')
                    ELSE regexp_replace(part, '(?s)^(www[.])?github[.]com/([A-Za-z0-9-]+/[A-Za-z0-9_.-]+).*$', '$2')
-               END, '.git', ''))) AS repository,
+               END), '[.]git$', '')) AS repository,
            arxiv_id,
            article_id,
            CAST(NULL AS STRING) AS event_type,
@@ -39,10 +39,8 @@ FROM (
     FROM (
         SELECT arxiv_id, article_id, unnest(string_to_array(text, '//')) AS part
         FROM (
-            SELECT arxiv_id, CAST(NULL AS STRING) AS article_id, 'https://' || unnest_link AS text
-            FROM (
-                SELECT arxiv_id, unnest(code_repositories) AS unnest_link FROM silver.arxiv WHERE deleted IS NOT TRUE
-            ) AS linked
+            SELECT arxiv_id, CAST(NULL AS STRING) AS article_id, 'https://' || link AS text
+            FROM (SELECT arxiv_id, unnest(code_repositories) AS link FROM silver.arxiv WHERE deleted IS NOT TRUE) AS linked
             UNION ALL
             SELECT arxiv_id, CAST(NULL AS STRING) AS article_id, link AS text
             FROM (SELECT arxiv_id, unnest(links) AS link FROM silver.arxiv WHERE deleted IS NOT TRUE) AS cited

@@ -9,10 +9,11 @@ JOB.json, which Data Broker writes:
      "output": "/a/folder/that/does/not/exist/yet"}
 
 Each table is a temporary view of that name, so nothing is added to a catalogue. The last line printed is
-`{"rows": N}`. What fails is said in one line on stderr, and the exit code is 1.
+`{"rows": N}`. What fails is said in one line on stderr that begins with `failed to`, and the exit code is 1.
 """
 
 import json
+import logging
 import sys
 
 from pyspark.errors import PySparkException
@@ -41,7 +42,16 @@ def session() -> SparkSession:
     spark = builder.getOrCreate()
     for key, value in SETTINGS.items():
         spark.conf.set(key, value)
+    quiet(spark)
     return spark
+
+
+def quiet(spark: SparkSession) -> None:
+    """Leaves stderr to the reason of a failure: Spark would write the whole stack beside it."""
+    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
+    # A session of Spark Connect has no context here.
+    if hasattr(type(spark), "sparkContext"):
+        spark.sparkContext.setLogLevel("OFF")
 
 
 def register(spark: SparkSession, tables: dict) -> None:
@@ -67,22 +77,29 @@ def run(job: dict) -> int:
         spark.stop()
 
 
+def read(path: str) -> dict:
+    """The job in a file."""
+    with open(path, encoding="utf-8") as file:
+        job = json.load(file)
+    absent = [name for name in ("tables", "statement", "output") if name not in job]
+    if absent:
+        raise ValueError(f"`{absent[0]}` is missing")
+    return job
+
+
 def main() -> int:
     if len(sys.argv) != 2:
         print("usage: run_view.py JOB.json", file=sys.stderr)
         return 1
     try:
-        with open(sys.argv[1], encoding="utf-8") as file:
-            job = json.load(file)
+        job = read(sys.argv[1])
         rows = run(job)
-    except KeyError as error:
-        print(f"failed to read `{sys.argv[1]}`: {error} is missing", file=sys.stderr)
-        return 1
     except (OSError, ValueError) as error:
         print(f"failed to read `{sys.argv[1]}`: {error}", file=sys.stderr)
         return 1
     except PySparkException as error:
-        print(f"failed to answer the statement: {' '.join(str(error).split())}", file=sys.stderr)
+        # The first line says it; below stands the plan.
+        print(f"failed to answer the statement: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1
     print(json.dumps({"rows": rows}), flush=True)
     return 0
