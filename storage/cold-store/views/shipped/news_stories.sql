@@ -28,7 +28,7 @@ FROM (
         SELECT CAST(date_trunc('day', event_time) AS DATE) AS day,
                coalesce(feed_url, fetched_from) AS feed,
                article_id,
-               coalesce(nullif(title, ''), left(summary, 100)) AS title,
+               coalesce(nullif(title, ''), nullif(left(summary, 100), ''), canonical_url) AS title,
                event_time,
                substr(simhash, 1, 4) AS a,
                substr(simhash, 5, 4) AS b,
