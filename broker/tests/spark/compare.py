@@ -16,6 +16,8 @@ import sys
 
 # Spark answers times in the zone of this process.
 os.environ["TZ"] = "UTC"
+# The tree stays as it is.
+sys.dont_write_bytecode = True
 
 import dialect
 
