@@ -16,6 +16,8 @@
 //! | row | the typed form of a record, a line of `silver.SOURCE` |
 //! | duplicate | a record whose id already stands as a row at a lower offset of its partition |
 //! | dead letter | a record that cannot become a row, with its bytes and the reason |
+//! | view | a question in SQL whose answer is kept: a batch layer's stored result and the speed layer over the rows since |
+//! | watermark | of a view: the next offset per partition that its stored result does not hold |
 //! | hot store, cold store | the last days, searchable; everything for good, as Delta tables |
 //! | coverage | which interval of a source was seen, and what is known to be missed |
 #![forbid(unsafe_code)]
@@ -40,6 +42,7 @@ mod secret;
 mod store;
 mod structs;
 mod timestamp;
+mod views;
 mod webhook;
 
 pub use assignments::{Assignments, Share};
@@ -61,4 +64,5 @@ pub use store::{
 };
 pub use structs::Value;
 pub use timestamp::{Day, Timestamp};
+pub use views::{Boundary, SourceBoundary, StoredResult, ViewAnswer, ViewRequest, ViewSummary, Views};
 pub use webhook::{Webhook, WebhookAnswer, WebhookRequest};

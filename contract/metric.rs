@@ -73,7 +73,10 @@ metrics! {
     HOT_WAITING = "databroker_hot_expiry_waiting_indices", Gauge, ["source"], "Indices past the retention that wait for the cold store.";
     HOT_BULK_ITEMS = "databroker_hot_bulk_items_total", Counter, ["source", "outcome"], "Items of bulk requests to Elasticsearch, by what became of them: written; there already in the same or a newer version; retried; refused for good.";
     MAINTENANCE_SECONDS = "databroker_cold_maintenance_seconds", Histogram(SECONDS), [], "Time of one maintenance of the cold store.";
-    SEARCH_SECONDS = "databroker_query_seconds", Histogram(SECONDS), ["kind"], "Time of one query, by kind: search or sql.";
+    VIEW_RUNS = "databroker_view_runs_total", Counter, ["view", "outcome"], "Runs of a view's batch layer: `done`, `nothing` where no row came since, or `failed`.";
+    VIEW_RUN_SECONDS = "databroker_view_run_seconds", Histogram(SECONDS), ["view"], "Time of one run of a view's batch layer.";
+    VIEW_LAST_SUCCESS = "databroker_view_last_success_timestamp_seconds", Gauge, ["view"], "Unix time of the last run of a view that did not fail.";
+    SEARCH_SECONDS = "databroker_query_seconds", Histogram(SECONDS), ["kind"], "Time of one query, by kind: search, sql or view.";
     UP = "databroker_up", Gauge, ["version"], "1 while the process runs.";
 }
 

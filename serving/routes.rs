@@ -83,6 +83,8 @@ routes! {
     Http GET "/metrics" api::metrics, "Metrics for Prometheus.";
     Http GET "/api/status" api::status, "What `databroker status` says.";
     Http POST "/api/sql" api::sql, "Answers SQL: the query as text or as {\"query\":…}; a JSON array, or NDJSON if accepted.";
+    Http GET "/api/views" api::list_views, "All views, when each was stored, and which are refused and why.";
+    Http GET "/api/views/{name}" api::view, "A view's rows, and how far they reach; ?from= ?to= (RFC 3339, a date, now-6h) ?filter= (SQL) ?top=.";
     Http POST "/api/commands/{name}" api::command, "Runs a command with JSON arguments; NDJSON of progress and a last result or error.";
     Http BOTH "/webhooks/{*path}" api::webhook, "What a source's servers send, such as GitHub's deliveries at `/webhooks/github`.";
 }

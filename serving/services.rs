@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use contract::{ColdStore, Error, HotStore, Remedy, Result, Webhook};
+use contract::{Clock, ColdStore, Error, HotStore, Remedy, Result, Views, Webhook};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -14,6 +14,10 @@ pub struct Services {
     pub hot: Arc<dyn HotStore>,
     /// Answers SQL.
     pub cold: Arc<dyn ColdStore>,
+    /// Answers views.
+    pub views: Arc<dyn Views>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
     /// Runs commands.
     pub control: Arc<dyn Control>,
     /// Answer below `/webhooks/`, each below its own path.

@@ -109,6 +109,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: Option<DeadLetterAction>,
     },
+    /// Questions whose answers are kept up to date: SQL over silver, stored in `gold` and merged with the newest rows.
+    Views {
+        #[command(subcommand)]
+        action: ViewAction,
+    },
     /// News feeds: which are polled, lists of them in and out, those of a page.
     Feeds {
         #[command(subcommand)]
@@ -149,6 +154,55 @@ pub(crate) enum FeedAction {
         /// The page's address.
         url: String,
     },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ViewAction {
+    /// All views: what each answers, how old its stored result is, and which are refused and why.
+    List,
+    /// The answer of a view, and how far it reaches.
+    Show {
+        /// The view.
+        name: String,
+        /// Only rows at or after this time: RFC 3339, a date, or such as `now-6h`. For a view with a time.
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        from: Option<String>,
+        /// Only rows before this time.
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        to: Option<String>,
+        /// Only rows for which this SQL expression over the answer's columns is true: `type = 'PushEvent'`.
+        #[arg(long, value_name = "SQL", allow_hyphen_values = true)]
+        filter: Option<String>,
+        /// The first so many rows.
+        #[arg(long, value_name = "ROWS", default_value_t = 50)]
+        top: u64,
+    },
+    /// Bring stored results up to date now.
+    Run {
+        /// Only these; all when absent.
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// Make all anew, not only what changed.
+        #[arg(long)]
+        whole: bool,
+        /// What computes: this process, or the Spark that the settings name (`cold.spark_command`), which makes all anew.
+        #[arg(long, value_enum, default_value_t = Engine::Embedded)]
+        engine: Engine,
+    },
+    /// What a view is made of: its SQL, how its columns merge, up to where its result is stored, its last runs.
+    Explain {
+        /// The view.
+        name: String,
+    },
+}
+
+/// What computes the run of a view.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Engine {
+    #[default]
+    Embedded,
+    Spark,
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]

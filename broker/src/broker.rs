@@ -215,7 +215,7 @@ impl Broker {
             let leave = leave.clone();
             tokio::spawn(async move { member.run(leave.cancelled_owned()).await })
         });
-        Ok(Work { pipelines, coverage, janitor, member, leave })
+        Ok(Work { pipelines, coverage, janitor, views: None, member, leave })
     }
 
     async fn start_pipeline(&self, source: &'static Source, stop: &CancellationToken) -> Result<PipelineHandle> {
@@ -252,6 +252,11 @@ impl Broker {
     /// Whether this process has the first partition of a topic: of several, one keeps what belongs to it tidy.
     fn has_first(&self, topic: &Topic) -> bool {
         self.engines.group.as_ref().is_none_or(|group| group.share(topic).partitions.contains(&0))
+    }
+
+    /// Whether this process keeps the results of views up to date: of several, one does.
+    pub(crate) fn keeps_views(&self) -> bool {
+        self.has_first(&Topic::coverage())
     }
 
     async fn tidy(&self) {
@@ -316,12 +321,19 @@ pub(crate) struct Work {
     pub(crate) pipelines: Vec<PipelineHandle>,
     coverage: tokio::task::JoinHandle<Result<()>>,
     janitor: tokio::task::JoinHandle<()>,
+    /// The schedule of views, in a process that lasts.
+    views: Option<tokio::task::JoinHandle<()>>,
     /// Belongs to the group until it is told to leave.
     member: Option<tokio::task::JoinHandle<Result<()>>>,
     leave: CancellationToken,
 }
 
 impl Work {
+    /// Runs views by their schedule until `stop`, too.
+    pub(crate) fn keep_views(&mut self, broker: &Arc<Broker>, stop: &CancellationToken) {
+        self.views = Some(tokio::spawn(crate::views::run_scheduled(broker.clone(), stop.clone())));
+    }
+
     /// Waits until a pipeline or the ledger ends: only an error makes them, before `stop`.
     pub(crate) async fn failed(&mut self) -> Error {
         let coverage = &mut self.coverage;
@@ -351,6 +363,9 @@ impl Work {
         self.leave.cancel();
         if let Some(member) = self.member {
             member.await.map_err(panicked)??;
+        }
+        if let Some(views) = self.views {
+            views.await.map_err(panicked)?;
         }
         match tokio::time::timeout(JANITOR_WAIT, &mut self.janitor).await {
             Ok(ended) => ended.map_err(panicked),

@@ -11,6 +11,7 @@ mod output;
 mod running;
 mod settings;
 mod signals;
+mod views;
 
 use std::process::ExitCode;
 

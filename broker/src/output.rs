@@ -77,6 +77,11 @@ pub(crate) async fn show_progress(mut messages: Receiver<Value>) {
             bar.set_position(number("bytes"));
             let rate = number("records") as f64 / bar.elapsed().as_secs_f64().max(0.1);
             bar.set_message(format!("{} records, {rate:.0}/s", number("records")));
+        } else if message["what"] == "views" {
+            bar.set_style(style("{bar:30} {pos}/{len} views {msg}"));
+            bar.set_length(number("all"));
+            bar.set_position(number("done"));
+            bar.set_message(message["view"].as_str().unwrap_or_default().to_owned());
         } else if message["what"] == "stored" {
             bar.set_style(style("storing {spinner} {msg}"));
             bar.set_message(format!(

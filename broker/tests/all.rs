@@ -31,4 +31,5 @@ mod tidy;
 #[cfg(test)]
 #[cfg(feature = "real-servers")]
 mod topics;
+mod views;
 mod webhook;

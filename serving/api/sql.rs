@@ -22,7 +22,7 @@ use crate::routes::App;
 use crate::table::{Form, JsonRows};
 
 /// Pieces that wait for the client, each of up to 256 rows: enough that encoding and sending overlap.
-const WAITING_PIECES_MAX: usize = 2;
+pub(super) const WAITING_PIECES_MAX: usize = 2;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,10 +82,14 @@ fn parse_question(body: &[u8]) -> Result<String, Failure> {
     if query.trim().is_empty() { Err(wrong("it is empty".to_owned())) } else { Ok(query) }
 }
 
-type Pieces = mpsc::Sender<std::io::Result<Bytes>>;
+pub(super) type Pieces = mpsc::Sender<std::io::Result<Bytes>>;
 
 /// Sends all rows, or stops early without an error when the client left.
-async fn send_rows(rows: impl Stream<Item = Result<RecordBatch>> + Send, form: Form, pieces: &Pieces) -> Result<()> {
+pub(super) async fn send_rows(
+    rows: impl Stream<Item = Result<RecordBatch>> + Send,
+    form: Form,
+    pieces: &Pieces,
+) -> Result<()> {
     let mut rows = pin!(rows);
     let mut json = JsonRows::new(form);
     while let Some(batch) = rows.next().await {
@@ -101,7 +105,7 @@ async fn send_rows(rows: impl Stream<Item = Result<RecordBatch>> + Send, form: F
     Ok(())
 }
 
-async fn send_error(error: &Error, form: Form, pieces: &Pieces) {
+pub(super) async fn send_error(error: &Error, form: Form, pieces: &Pieces) {
     let piece = match form {
         Form::Lines => Ok(format!("{}\n", error_body(error)).into()),
         Form::Array => Err(std::io::Error::other(error.to_string())),

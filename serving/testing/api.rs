@@ -44,6 +44,28 @@ async fn an_error_after_the_first_row_cuts_an_array_and_ends_lines() {
 }
 
 #[tokio::test]
+async fn a_view_answers_its_boundary_and_its_rows_and_what_is_wrong_has_a_status() {
+    let running = start(loopback()).await;
+    let (status, views) = answer(running.http("GET", "/api/views")).await;
+    assert_eq!((status, &views[0]["refused"], &views[1]["answers"]), (200, &json!("no statement"), &json!("how many")));
+    let rows = json!([{"n": 0}, {"n": 1}, {"n": 2}]);
+    let asked = running.http("GET", "/api/views/SELECT%20n?from=2026-11-22&top=5&filter=n%3E1");
+    let boundary = json!({"batch_at": "2026-11-22T00:00:00Z", "sources": []});
+    assert_eq!(answer(asked).await, (200, json!({"view": "SELECT n", "boundary": boundary, "rows": rows})));
+    let (status, none) = answer(running.http("GET", "/api/views/none")).await;
+    assert_eq!((status, &none["rows"]), (200, &json!([])));
+    let (status, body) = answer(running.http("GET", "/api/views/none?from=then")).await;
+    let message =
+        "failed to read the time `then`: write `2026-11-22T15:00:00Z`, `2026-11-22`, `now` or `now-6h` (s, m, h, d)";
+    assert_eq!((status, body), (400, json!({"error": {"message": message, "exit_code": 64}})));
+    let (status, body) = answer(running.http("GET", "/api/views/none?form=now")).await;
+    assert_eq!((status, &body["error"]["exit_code"]), (400, &json!(64)));
+    assert_eq!(answer(running.http("GET", "/api/views/unknown")).await.0, 400);
+    let cut = send(running.http("GET", "/api/views/late%20error")).await;
+    cut.bytes().await.expect_err("the answer is cut, so that nobody takes it for complete");
+}
+
+#[tokio::test]
 async fn a_command_tells_its_progress_and_then_its_result() {
     let running = start(loopback()).await;
     let run = async |name: &str, body: &str| {

@@ -7,9 +7,9 @@ use arrow::array::{ArrayRef, Int64Array};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use contract::{
-    ColdStore, ColdTable, Coverage, Day, Error, Expired, HotStore, IdPlace, IndexSummary, Offset, OffsetRange,
-    Partition, Positions, Result, RowStream, Rows, SearchError, SourceId, Store, TableStream, Timestamp, Webhook,
-    WebhookAnswer, WebhookRequest,
+    Boundary, ColdStore, ColdTable, Coverage, Day, Error, Expired, HotStore, IdPlace, IndexSummary, Offset,
+    OffsetRange, Partition, Positions, Result, RowStream, Rows, SearchError, SourceId, Store, TableStream, Timestamp,
+    ViewAnswer, ViewRequest, ViewSummary, Views, Webhook, WebhookAnswer, WebhookRequest,
 };
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -207,6 +207,25 @@ impl ColdStore for FakeCold {
     }
     async fn maintain(&self) -> Result<Vec<String>> {
         unreachable!("{NOT_SERVED}")
+    }
+}
+
+/// A view's answer is that of the query of its name; its `batch_at` is the `from` that was asked.
+#[async_trait]
+impl Views for FakeCold {
+    async fn views(&self) -> Result<Vec<ViewSummary>> {
+        let view = |name: &str, answers| ViewSummary {
+            name: name.to_owned(),
+            place: "shipped".to_owned(),
+            answers,
+            every: std::time::Duration::from_secs(600),
+            stored: None,
+        };
+        Ok(vec![view("bad", Err("no statement".to_owned())), view("good", Ok("how many".to_owned()))])
+    }
+    async fn view(&self, name: &str, request: &ViewRequest) -> Result<ViewAnswer> {
+        let boundary = Boundary { batch_at: request.from, sources: Vec::new() };
+        Ok(ViewAnswer { boundary, table: self.sql(name).await? })
     }
 }
 

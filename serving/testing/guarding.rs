@@ -160,6 +160,8 @@ async fn an_address_that_cannot_be_had_is_named_with_its_setting() {
         let services = crate::Services {
             hot: hot.clone(),
             cold: cold.clone(),
+            views: cold.clone(),
+            clock: std::sync::Arc::new(contract::SystemClock),
             control: control.clone(),
             webhooks: Vec::new(),
             metrics: std::sync::Arc::new(String::new),

@@ -35,6 +35,8 @@ async fn start(settings: Settings) -> Running {
     let services = Services {
         hot: hot.clone(),
         cold: cold.clone(),
+        views: cold.clone(),
+        clock: Arc::new(contract::SystemClock),
         control: control.clone(),
         webhooks: vec![webhook.clone()],
         metrics: Arc::new(|| "databroker_up 1\n".to_owned()),

@@ -44,6 +44,8 @@ pub(crate) struct Layout {
     pub(crate) schema: SchemaRef,
     /// How rows are spread.
     pub(crate) partitioning: Partitioning,
+    /// Whether it is made of other tables, and made anew where it was made with other columns.
+    pub(crate) is_derived: bool,
 }
 
 impl Layout {
@@ -70,6 +72,21 @@ impl Layout {
         Self::new("ops.dead_letters".to_owned(), directory, &columns, Partitioning::Column("source"))
     }
 
+    /// `ops.runs`.
+    pub(crate) fn runs(directory: &Path) -> Self {
+        Self::new("ops.runs".to_owned(), directory, &runs_schema(), Partitioning::None)
+    }
+
+    /// `gold.VIEW`, of some columns; with the period of one of them it is partitioned by that, and rows are arranged already.
+    pub(crate) fn gold(view: &str, directory: &Path, columns: &SchemaRef, period: Option<Period>) -> Self {
+        let partitioning = period.map_or(Partitioning::None, |period| Partitioning::Period {
+            column: period.column(),
+            of: "event_time",
+            period,
+        });
+        Self { is_derived: true, ..Self::new(format!("gold.{view}"), directory, columns, partitioning) }
+    }
+
     /// `ops.coverage`.
     pub(crate) fn coverage(directory: &Path) -> Self {
         Self::new("ops.coverage".to_owned(), directory, &coverage_schema(), Partitioning::None)
@@ -85,7 +102,14 @@ impl Layout {
             Partitioning::None => {}
         }
         let root = directory.join(name.replace('.', "/"));
-        Self { name, root, files: Arc::new(Schema::new(files)), schema: Arc::new(Schema::new(all)), partitioning }
+        Self {
+            name,
+            root,
+            files: Arc::new(Schema::new(files)),
+            schema: Arc::new(Schema::new(all)),
+            partitioning,
+            is_derived: false,
+        }
     }
 
     /// The partition column; it comes last in [`Layout::schema`].
@@ -182,6 +206,26 @@ pub fn coverage_schema() -> SchemaRef {
         time("to_time"),
         integer("records"),
         text("reason"),
+    ]))
+}
+
+/// `ops.runs`: one line per run of a view that was begun: `view`, `started_at`, `finished_at`, `mode` (`whole`: of all rows;
+/// `periods`: of the days or months that changed), `engine` (`embedded` or `spark`), `attempt` (from 1), `outcome` (`done` or
+/// `failed`), `rows` (stored by this run), `periods` (made anew; null where all was) and `reason` (of a failure, else null).
+pub fn runs_schema() -> SchemaRef {
+    let field = |name, kind| Field::new(name, kind, true);
+    let time = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    Arc::new(Schema::new(vec![
+        field("view", DataType::Utf8),
+        field("started_at", time()),
+        field("finished_at", time()),
+        field("mode", DataType::Utf8),
+        field("engine", DataType::Utf8),
+        field("attempt", DataType::Int64),
+        field("outcome", DataType::Utf8),
+        field("rows", DataType::Int64),
+        field("periods", DataType::Int64),
+        field("reason", DataType::Utf8),
     ]))
 }
 

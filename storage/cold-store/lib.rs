@@ -6,6 +6,8 @@
 //! | `silver.SOURCE` | [`contract::RowSchema::arrow`] | `event_day` or `event_month`: first day of the [`contract::Period`] of `event_time` |
 //! | `ops.dead_letters` | [`contract::dead_letter_schema`] | `source` |
 //! | `ops.coverage` | [`coverage_schema`] | not at all |
+//! | `ops.runs` | [`runs_schema`] | not at all |
+//! | `gold.VIEW` | what the view's first statement selects | its time by `event_day` or `event_month`, if it has one |
 //!
 //! They lie in `DIR/SCHEMA/NAME` and ask of a reader no more than Delta's reader version 1.
 //! Delta's protocol: <https://github.com/delta-io/delta/blob/master/PROTOCOL.md>.
@@ -67,8 +69,11 @@ mod store;
 mod table;
 #[cfg(test)]
 mod tests;
+mod uniqueness;
 mod vacuum;
+mod views;
 
-pub use layout::coverage_schema;
+pub use layout::{coverage_schema, runs_schema};
 pub use settings::Settings;
 pub use store::{DeltaStore, TableSummary};
+pub use views::{Explained, ViewEngine, ViewRun};

@@ -25,7 +25,9 @@ impl Inner {
             return Ok(vec!["maintenance is running already".to_owned()]);
         };
         let (mut lines, mut failed) = (Vec::new(), None);
-        for table in self.tables() {
+        let mut tables = self.tables();
+        tables.extend(self.gold_tables().await);
+        for table in tables {
             match self.maintain_table(&table).await {
                 Ok(line) => lines.push(line),
                 // The other tables need it all the same.

@@ -78,12 +78,11 @@ impl Marks {
 }
 
 /// What a commit changes of the marks.
-pub(crate) struct Moves {
-    prefix: String,
-    moves: Vec<Move>,
-}
+#[derive(Default)]
+pub(crate) struct Moves(Vec<Move>);
 
 struct Move {
+    prefix: String,
     partition: Partition,
     /// What was found in the log.
     from: Option<Offset>,
@@ -93,7 +92,7 @@ struct Move {
 impl Moves {
     /// None: the positions stay.
     pub(crate) fn none() -> Self {
-        Self { prefix: String::new(), moves: Vec::new() }
+        Self::default()
     }
 
     /// From what was `found` to what is `held`, in each partition where that is further. Partitions below these that have
@@ -102,32 +101,38 @@ impl Moves {
         let mut moved = held.0.iter().filter(|&(&partition, &next)| next > found.of(partition));
         let end = moved.next_back().map_or(0, |(&partition, _)| partition + 1);
         let each = (0..end).map(|partition| Move {
+            prefix: prefix.to_owned(),
             partition,
             from: found.0.get(&partition).copied(),
             to: held.of(partition),
         });
-        let moves = each.filter(|each| each.from.is_none_or(|from| from < each.to)).collect();
-        Self { prefix: prefix.to_owned(), moves }
+        Self(each.filter(|each| each.from.is_none_or(|from| from < each.to)).collect())
+    }
+
+    /// Those of both.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.moves.is_empty()
+        self.0.is_empty()
     }
 
     /// The first partition that another process moved meanwhile.
     pub(crate) fn overtaken(&self, now: &Marks) -> Option<Partition> {
-        let now = now.of(&self.prefix);
-        let moved = self.moves.iter().find(|each| now.0.get(&each.partition).copied() != each.from);
+        let at = |each: &Move| now.0.get(&each.prefix).and_then(|positions| positions.0.get(&each.partition)).copied();
+        let moved = self.0.iter().find(|each| at(each) != each.from);
         moved.map(|each| each.partition)
     }
 
     /// The actions.
     pub(crate) fn transactions(&self, now_ms: i64) -> Vec<Transaction> {
         let transaction = |each: &Move| {
-            let id = format!("{}/{}", self.prefix, each.partition);
+            let id = format!("{}/{}", each.prefix, each.partition);
             Transaction::new_with_last_update(id, each.to, Some(now_ms))
         };
-        self.moves.iter().map(transaction).collect()
+        self.0.iter().map(transaction).collect()
     }
 }
 

@@ -42,7 +42,8 @@ impl Rewrite {
     pub(crate) fn run(&self, keep: impl Fn(&RecordBatch) -> Option<BooleanArray>) -> Result<Vec<Action>> {
         let mut adds: Vec<Add> = Vec::new();
         self.write(&mut adds, keep).inspect_err(|_| data_file::discard(&self.layout, &adds))?;
-        let removes = self.files.iter().map(|file| Action::Remove(self.remove(file)));
+        let remove = |file| remove_action(&self.layout, file, self.now, self.data_change);
+        let removes = self.files.iter().map(|file| Action::Remove(remove(file)));
         Ok(removes.chain(adds.into_iter().map(Action::Add)).collect())
     }
 
@@ -86,20 +87,6 @@ impl Rewrite {
         data_file::discard(&self.layout, &added.collect::<Vec<_>>());
     }
 
-    fn remove(&self, file: &CommittedFile) -> Remove {
-        let field = self.layout.partition_field();
-        let values = field.map(|field| (field.name().clone(), file.value.text()));
-        Remove {
-            path: file.relative.clone(),
-            data_change: self.data_change,
-            deletion_timestamp: Some(self.now.0.div_euclid(1_000)),
-            extended_file_metadata: Some(true),
-            partition_values: Some(values.into_iter().collect()),
-            size: Some(file.bytes as i64),
-            ..Remove::default()
-        }
-    }
-
     fn read(&self, file: &CommittedFile, mut take: impl FnMut(RecordBatch) -> Result<()>) -> Result<()> {
         let doing = || format!("read the data file `{}`", file.path.display());
         let opened = File::open(&file.path).map_err(|error| Error::stop(doing()).because(error))?;
@@ -125,5 +112,19 @@ impl Rewrite {
             None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
         });
         RecordBatch::try_new(self.layout.files.clone(), columns.collect::<Result<_, _>>()?)
+    }
+}
+
+/// The action that takes a file out of a table.
+pub(crate) fn remove_action(layout: &Layout, file: &CommittedFile, now: Timestamp, data_change: bool) -> Remove {
+    let values = layout.partition_field().map(|field| (field.name().clone(), file.value.text()));
+    Remove {
+        path: file.relative.clone(),
+        data_change,
+        deletion_timestamp: Some(now.0.div_euclid(1_000)),
+        extended_file_metadata: Some(true),
+        partition_values: Some(values.into_iter().collect()),
+        size: Some(file.bytes as i64),
+        ..Remove::default()
     }
 }

@@ -1,5 +1,7 @@
 //! The settings of the cold store: section `[cold]`.
 
+use std::path::PathBuf;
+
 use contract::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +46,16 @@ pub struct Settings {
     pub query_rows_max: usize,
     /// Parts in which a query runs at the same time, 2; about the number of cores it may take.
     pub query_threads: usize,
+    /// The folder of the user's views, `views`: a file `NAME.sql` each; if relative, then to the data directory.
+    pub views_folder: PathBuf,
+    /// Whether the views that come with the program are there, true.
+    pub views_shipped: bool,
+    /// How Spark is started for `views run --engine spark`, none: the program and its first arguments; ours follow.
+    pub spark_command: Vec<String>,
+    /// A folder that this process and Spark can reach, for what they hand each other; empty: the one for what queries spill.
+    pub spark_folder: PathBuf,
+    /// Seconds that a run on Spark may take, 3,600.
+    pub spark_seconds_max: u64,
 }
 
 impl Default for Settings {
@@ -64,6 +76,11 @@ impl Default for Settings {
             query_seconds_max: 300,
             query_rows_max: 1_000_000,
             query_threads: 2,
+            views_folder: PathBuf::from("views"),
+            views_shipped: true,
+            spark_command: Vec::new(),
+            spark_folder: PathBuf::new(),
+            spark_seconds_max: 3_600,
         }
     }
 }

@@ -41,13 +41,13 @@ async fn open_alone(directory: &Path) -> Result<DeltaStore> {
 }
 
 /// Numbers from a seed.
-struct Random {
-    seed: u64,
-    drawn: u64,
+pub(crate) struct Random {
+    pub(crate) seed: u64,
+    pub(crate) drawn: u64,
 }
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.drawn += 1;
         let mut hasher = DefaultHasher::new();
         (self.seed, self.drawn).hash(&mut hasher);
@@ -282,6 +282,13 @@ fn given(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect(name))
 }
 
+/// Other seeds each time; each is told before its round, so that a failure can be had again.
+pub(crate) fn seeds() -> impl Iterator<Item = u64> {
+    let first = given("DATABROKER_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let seeds = first..first + given("DATABROKER_TEST_SEEDS").unwrap_or(4);
+    seeds.inspect(|seed| println!("DATABROKER_TEST_SEED={seed}"))
+}
+
 #[test]
 fn writers_that_take_over_crash_and_wake_as_zombies_leave_the_rows_of_an_undisturbed_one() {
     let runtime = Runtime::new().unwrap();
@@ -295,9 +302,7 @@ fn writers_that_take_over_crash_and_wake_as_zombies_leave_the_rows_of_an_undistu
         drop(store);
         everything(undisturbed.path()).await
     });
-    let first = given("DATABROKER_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    for seed in first..first + given("DATABROKER_TEST_ROUNDS").unwrap_or(4) {
-        println!("DATABROKER_TEST_SEED={seed}");
+    for seed in seeds() {
         let mut world = World::new(seed);
         (0..60).for_each(|_| world.step());
         let directory = world.finish();

@@ -1,6 +1,6 @@
 //! The store: which tables there are, and what was written to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +22,7 @@ use crate::layout::Layout;
 use crate::marks::prefix;
 use crate::query::Engine;
 use crate::table::{Pending, Table, View};
+use crate::views::{Gold, GoldSchema};
 
 /// How many times [`Settings::commit_bytes_max`] may wait before `write` asks for a commit first: the runtime
 /// commits at once that, and a commit that takes long must not stop it.
@@ -61,6 +62,14 @@ pub(crate) struct Inner {
     /// Held by the commit of the ledger.
     pub(crate) coverage_turn: tokio::sync::Mutex<()>,
     dead_letters: Arc<Table>,
+    /// How the runs of views went.
+    pub(crate) runs: Arc<Table>,
+    /// The tables of views that were opened, by view.
+    pub(crate) gold: tokio::sync::Mutex<HashMap<String, Arc<Gold>>>,
+    /// Where the tables lie.
+    pub(crate) directory: PathBuf,
+    /// A folder of this process's own for what may vanish with it; none for one that reads.
+    pub(crate) spill: Option<PathBuf>,
     /// What was written per source. Held while rows are given to the three tables, and while a query
     /// takes its view of all tables.
     written: Mutex<BTreeMap<SourceId, Written>>,
@@ -94,6 +103,11 @@ impl Source {
 }
 
 impl Written {
+    /// What silver holds or was given.
+    pub(crate) fn silver(&self) -> &Positions {
+        &self.tables[2]
+    }
+
     /// What the tables hold, as far as their logs were read.
     pub(crate) fn of(id: SourceId, source: &Source) -> Self {
         let [bronze, dead_letters, committed] =
@@ -169,14 +183,17 @@ impl DeltaStore {
         spill: Option<PathBuf>,
     ) -> Result<Self> {
         settings.check()?;
-        let open = async |layout: Layout, of: &[&RowSchema]| -> Result<Arc<Table>> {
-            let prefixes = of.iter().map(|schema| prefix(&layout.name, schema.source)).collect();
+        let open_table = async |layout: Layout, prefixes: Vec<String>| -> Result<Arc<Table>> {
             let table = if access.writes() {
                 Table::open(layout, prefixes).await?
             } else {
                 Table::open_read_only(layout, prefixes).await?
             };
             Ok(Arc::new(table))
+        };
+        let open = async |layout: Layout, of: &[&RowSchema]| -> Result<Arc<Table>> {
+            let prefixes = of.iter().map(|schema| prefix(&layout.name, schema.source)).collect();
+            open_table(layout, prefixes).await
         };
         let dead_letters = open(Layout::dead_letters(&directory), schemas).await?;
         let mut sources = BTreeMap::new();
@@ -191,16 +208,12 @@ impl DeltaStore {
             written.insert(schema.source, Written::of(schema.source, &source));
             sources.insert(schema.source, source);
         }
-        let ledger = vec![COVERAGE_PREFIX.to_owned()];
-        let coverage = Layout::coverage(&directory);
-        let coverage = Arc::new(if access.writes() {
-            Table::open(coverage, ledger).await?
-        } else {
-            Table::open_read_only(coverage, ledger).await?
-        });
+        let coverage = open_table(Layout::coverage(&directory), vec![COVERAGE_PREFIX.to_owned()]).await?;
+        let runs = open_table(Layout::runs(&directory), Vec::new()).await?;
         let inner = Inner {
             properties: writer_properties(&settings)?,
-            engine: Engine::new(spill, &settings)?,
+            engine: Engine::new(spill.clone(), &settings)?,
+            spill,
             coverage,
             maintenance: tokio::sync::Mutex::new(()),
             coverage_turn: tokio::sync::Mutex::new(()),
@@ -209,6 +222,9 @@ impl DeltaStore {
             clock,
             sources,
             dead_letters,
+            runs,
+            gold: tokio::sync::Mutex::default(),
+            directory,
             access,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -220,6 +236,8 @@ impl DeltaStore {
     /// When a table cannot be read.
     pub async fn tables(&self) -> Result<Vec<TableSummary>> {
         self.inner.refresh().await?;
+        let mut tables = self.inner.tables();
+        tables.extend(self.inner.gold_tables().await);
         let summary = |table: &Arc<Table>| {
             let view = table.view().clone();
             let files = &view.committed.files;
@@ -232,7 +250,7 @@ impl DeltaStore {
                 pending_rows: view.pending.iter().map(|pending| pending.rows.num_rows()).sum::<usize>() as u64,
             }
         };
-        Ok(self.inner.tables().iter().map(summary).collect())
+        Ok(tables.iter().map(summary).collect())
     }
 }
 
@@ -240,7 +258,8 @@ impl Inner {
     /// All tables, by name.
     pub(crate) fn tables(&self) -> Vec<Arc<Table>> {
         let own = self.sources.values().flat_map(|source| [source.bronze.clone(), source.silver.clone()]);
-        let mut tables: Vec<_> = own.chain([self.coverage.clone(), self.dead_letters.clone()]).collect();
+        let mut tables: Vec<_> =
+            own.chain([self.coverage.clone(), self.dead_letters.clone(), self.runs.clone()]).collect();
         tables.sort_by(|one, other| one.layout.name.cmp(&other.layout.name));
         tables
     }
@@ -383,7 +402,7 @@ impl ColdStore for DeltaStore {
 
     async fn sql(&self, query: &str) -> Result<TableStream> {
         let tables = self.inner.at_one_moment().await?;
-        self.inner.engine.query(query, tables).await
+        self.inner.engine.query(query, tables, Arc::new(GoldSchema(self.inner.clone()))).await
     }
 
     async fn scan(&self, query: &str) -> Result<TableStream> {

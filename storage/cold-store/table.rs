@@ -95,12 +95,16 @@ pub(crate) struct Pending {
 /// The table as of one version.
 #[derive(Default)]
 pub(crate) struct Committed {
+    /// The table's id; empty before it was made.
+    pub(crate) id: String,
     /// The version; none before the table was made.
     pub(crate) version: Option<u64>,
     /// Its files, oldest first.
     pub(crate) files: Vec<Arc<CommittedFile>>,
     /// The next offsets.
     pub(crate) marks: Marks,
+    /// What the table's metadata says beside its columns.
+    pub(crate) configuration: HashMap<String, String>,
 }
 
 /// A data file of the table.
@@ -124,15 +128,20 @@ pub(crate) struct CommittedFile {
 impl Table {
     /// Opens the table and makes it first if it is not there.
     pub(crate) async fn open(layout: Layout, prefixes: Vec<String>) -> Result<Self> {
-        let doing = || format!("open the table `{}`", layout.name);
-        create_directory(&layout.root).map_err(|error| Error::stop(doing()).because(error))?;
-        let table = Self::new(layout.clone(), prefixes);
-        let store = table.log_store()?;
-        if !store.is_delta_table_location().await.map_err(|error| failed(doing(), error))? {
-            create(&layout, &store).await?;
-        }
-        table.refresh().await?;
+        let table = Self::new(layout, prefixes);
+        table.make().await?;
         Ok(table)
+    }
+
+    /// Makes the table if it is not there, and reads its log.
+    pub(crate) async fn make(&self) -> Result<()> {
+        let doing = || format!("open the table `{}`", self.layout.name);
+        create_directory(&self.layout.root).map_err(|error| Error::stop(doing()).because(error))?;
+        let store = self.log_store()?;
+        if !store.is_delta_table_location().await.map_err(|error| failed(doing(), error))? {
+            create(&self.layout, &store).await?;
+        }
+        self.refresh().await
     }
 
     /// Opens the table for reading; it may be made later.
@@ -274,8 +283,11 @@ impl Table {
             })
             .collect();
         files.sort_by(|one, other| (one.modified_ms, &one.relative).cmp(&(other.modified_ms, &other.relative)));
+        let (version, marks) = (Some(log.state.version()), log.marks.clone());
+        let metadata = log.state.snapshot().metadata();
+        let (id, configuration) = (metadata.id().to_owned(), metadata.configuration().clone());
         let mut view = self.view();
-        view.committed = Arc::new(Committed { version: Some(log.state.version()), files, marks: log.marks.clone() });
+        view.committed = Arc::new(Committed { id, version, files, marks, configuration });
         view.settle(&self.layout.name);
     }
 
@@ -317,6 +329,9 @@ impl Table {
     }
 
     fn check_columns(&self, state: &DeltaTableState) -> Result<()> {
+        if self.layout.is_derived {
+            return Ok(());
+        }
         let found = state.snapshot().arrow_schema();
         let (found, wanted) = (found.fields(), self.layout.schema.fields());
         let differs = wanted.iter().find(|field| {

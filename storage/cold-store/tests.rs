@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use arrow::array::AsArray;
 use arrow::util::pretty::pretty_format_batches;
 use async_trait::async_trait;
 use contract::conformance::cold_store::{CASES, Place, SCHEMA, SOURCE, answer, number, rows};
@@ -44,6 +45,27 @@ async fn open(directory: &Path, settings: Settings) -> DeltaStore {
 async fn write_and_commit(store: &DeltaStore, from: i64, to: i64) -> Positions {
     store.write(&rows(0, from, to)).await.unwrap();
     store.commit(SOURCE).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_an_aggregation_are_sorted_by_every_column_whichever_comes_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), settings()).await;
+    store.write(&rows(0, 0, 200)).await.unwrap();
+    let groups = "WITH g AS (SELECT _id AS k, count(*) AS n FROM silver.github GROUP BY 1)";
+    for query in [
+        "SELECT n, k, row_number() OVER (ORDER BY n DESC) AS place FROM g ORDER BY n DESC, k",
+        "SELECT n, k FROM g ORDER BY n DESC, k",
+        "SELECT n, upper(k) AS k FROM g ORDER BY n, k",
+    ] {
+        let batches = answer(&store, &format!("{groups} {query}")).await;
+        let keys: Vec<String> = (batches.iter())
+            .flat_map(|batch| {
+                batch.column(1).as_string::<i32>().iter().flatten().map(str::to_owned).collect::<Vec<_>>()
+            })
+            .collect();
+        assert!(keys.len() == 180 && keys.is_sorted(), "{query}: {keys:?}");
+    }
 }
 
 /// Every offset below `to` stands once in bronze, and in silver or the dead letters.

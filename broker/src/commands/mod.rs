@@ -14,6 +14,7 @@ mod status;
 mod templates;
 mod up;
 mod verify;
+mod views;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -27,7 +28,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{Arguments, Command, DeadLetterAction};
+use crate::arguments::{Arguments, Command, DeadLetterAction, ViewAction};
 use crate::broker::{Access, Broker, Work};
 use crate::running::Running;
 use crate::settings::{REFERENCE, Settings};
@@ -37,6 +38,21 @@ pub(crate) use status::lags;
 
 /// Progress messages that wait to be shown; more are waited for.
 const PROGRESS_MAX: usize = 64;
+
+/// What one process runs for another.
+const COMMANDS: [&str; 11] = [
+    "backfill",
+    "dead-letters",
+    "dead-letters-replay",
+    "interrupt",
+    "search",
+    "status",
+    "verify",
+    "views-explain",
+    "views-list",
+    "views-run",
+    "views-show",
+];
 
 /// Commands that append to the log, and wait until the stores have what they appended.
 const APPENDING: [&str; 2] = ["backfill", "dead-letters-replay"];
@@ -112,6 +128,15 @@ impl From<&Command> for Asked {
             }
             Command::DeadLetters { source, action: Some(DeadLetterAction::Replay), .. } => {
                 write("dead-letters-replay", json!({"source": source}), dead_letters::print_replay)
+            }
+            Command::Views { action } => {
+                let (name, arguments) = views::asked(action);
+                match action {
+                    ViewAction::List => read(name, arguments, views::print_list),
+                    ViewAction::Show { .. } => read(name, arguments, views::print_answer),
+                    ViewAction::Run { .. } => write(name, arguments, views::print_runs),
+                    ViewAction::Explain { .. } => read(name, arguments, views::print_explained),
+                }
             }
             Command::Status
             | Command::Up { .. }
@@ -296,11 +321,13 @@ impl Control {
             "search" => search::run(&self.broker, arguments).await,
             "status" => status::run(&self.broker).await,
             "verify" => verify::run(self, arguments).await,
+            "views-explain" => views::explain(&self.broker, arguments).await,
+            "views-list" => views::list(&self.broker).await,
+            "views-run" => views::run(self, arguments, progress).await,
+            "views-show" => views::show(&self.broker, arguments).await,
             other => {
-                let known =
-                    ["backfill", "dead-letters", "dead-letters-replay", "interrupt", "search", "status", "verify"];
-                let near = contract::nearest(other, known.into_iter());
-                Err(Error::change(format!("run command `{other}` (known: {}){near}", known.join(", "))))
+                let near = contract::nearest(other, COMMANDS.into_iter());
+                Err(Error::change(format!("run command `{other}` (known: {}){near}", COMMANDS.join(", "))))
             }
         }
     }

@@ -52,6 +52,8 @@ pub(crate) fn services(
     Services {
         hot: broker.engines.hot.clone(),
         cold: broker.engines.cold.clone(),
+        views: broker.cold.clone(),
+        clock: broker.engines.clock.clone(),
         control,
         webhooks,
         metrics: Arc::new(move || metrics.render()),

@@ -128,6 +128,7 @@ pub(crate) async fn process(settings: &Settings, data: &Path) -> Result<ExitCode
     let server = role.serve(Vec::new()).await?;
     let drain = CancellationToken::new();
     let mut work: Work = role.broker.start(&drain, &role.asked_to_end).await?;
+    work.keep_views(&role.broker, &drain);
     role.until_asked(work.failed()).await?;
     info!("ending: what was read goes into both stores, and others get this process's partitions");
     drain.cancel();

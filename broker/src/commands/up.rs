@@ -77,7 +77,8 @@ pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Resul
 /// Opens the engines and starts what joins them.
 async fn begin(settings: &Settings, data: &Path, drain: &CancellationToken) -> contract::Result<(Arc<Broker>, Work)> {
     let broker = open(settings, data, Access::Write, drain).await?;
-    let work = broker.start(drain, drain).await?;
+    let mut work = broker.start(drain, drain).await?;
+    work.keep_views(&broker, drain);
     Ok((broker, work))
 }
 

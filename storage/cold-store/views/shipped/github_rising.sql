@@ -3,6 +3,7 @@
 -- sum: stars, forks
 -- distinct: contributors
 -- time: day
+-- past: 28 days
 -- every: 1 hours
 SELECT CAST(date_trunc('day', event_time) AS DATE) AS day,
        repo_name AS repository,

@@ -2,6 +2,7 @@
 -- keys: day, keyword
 -- distinct: articles, feeds
 -- time: day
+-- past: 14 days
 -- every: 1 hours
 SELECT day, keyword, sketch(article_id) AS articles, sketch(feed) AS feeds
 FROM (
