@@ -73,7 +73,10 @@ metrics! {
     HOT_WAITING = "databroker_hot_expiry_waiting_indices", Gauge, ["source"], "Indices past the retention that wait for the cold store.";
     HOT_BULK_ITEMS = "databroker_hot_bulk_items_total", Counter, ["source", "outcome"], "Items of bulk requests to Elasticsearch, by what became of them: written; there already in the same or a newer version; retried; refused for good.";
     MAINTENANCE_SECONDS = "databroker_cold_maintenance_seconds", Histogram(SECONDS), [], "Time of one maintenance of the cold store.";
-    SEARCH_SECONDS = "databroker_query_seconds", Histogram(SECONDS), ["kind"], "Time of one query, by kind: search or sql.";
+    SEARCH_SECONDS = "databroker_query_seconds", Histogram(SECONDS), ["kind"], "Time of one query, by kind: search, sql over HTTP, or SQL's other protocols, postgres and flight.";
+    TAILS = "databroker_tails", Gauge, [], "Clients that follow a source's rows.";
+    SQL_CONNECTIONS = "databroker_sql_connections", Gauge, ["protocol"], "Connections of SQL clients, by protocol: postgres or flight.";
+    SQL_STATEMENTS = "databroker_sql_statements_total", Counter, ["protocol", "outcome"], "Statements of SQL clients, by protocol and outcome: answered, failed, cancelled, or left by their client.";
     UP = "databroker_up", Gauge, ["version"], "1 while the process runs.";
 }
 

@@ -53,13 +53,16 @@ mod durable;
 mod file_stats;
 mod ids;
 mod layout;
+mod live;
 mod maintain;
 mod marks;
 mod query;
 mod query_error;
 mod repair;
 mod rewrite;
+mod row_filter;
 mod scan;
+mod session;
 mod settings;
 #[cfg(test)]
 mod sharing_test;
@@ -70,5 +73,8 @@ mod tests;
 mod vacuum;
 
 pub use layout::coverage_schema;
+pub use live::LiveTable;
+pub use row_filter::RowFilter;
+pub use session::Session;
 pub use settings::Settings;
 pub use store::{DeltaStore, TableSummary};

@@ -1,0 +1,185 @@
+//! Reading all tables at one moment: what a query is planned and run with.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use contract::{Error, QueryFault, Result, TableStream};
+use datafusion::catalog::{
+    CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
+    TableProvider,
+};
+use datafusion::error::DataFusionError;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::SendableRecordBatchStream;
+use datafusion::prelude::{SQLOptions, SessionContext};
+use futures::stream::{self, Stream, StreamExt};
+use tokio::time::Instant;
+
+use crate::query_error::explain;
+
+/// Bytes of a query: a longer one is a program's mistake, and its plan would fill the memory.
+const QUERY_BYTES_MAX: usize = 1 << 20;
+
+/// The name before the schemas, which no query needs to say.
+pub(crate) const CATALOG: &str = "databroker";
+
+/// Tables at one moment, by `SCHEMA.NAME`.
+pub(crate) type Tables = Vec<(String, Arc<dyn TableProvider>)>;
+
+/// How much one query may take beside memory, which all share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueryLimits {
+    pub(crate) rows_max: usize,
+    pub(crate) seconds_max: u64,
+}
+
+/// All tables at one moment, to be read by one query. Its time runs from when it was begun.
+pub struct Session {
+    context: SessionContext,
+    names: Vec<String>,
+    limits: Option<QueryLimits>,
+    /// None: the query may take as long as it does.
+    deadline: Option<Instant>,
+}
+
+impl Session {
+    pub(crate) fn new(template: &SessionState, tables: Tables, limits: Option<QueryLimits>) -> Result<Self> {
+        let names = tables.iter().map(|(name, _)| name.clone()).collect();
+        let context = SessionContext::new_with_state(template.clone());
+        context.register_catalog_list(Arc::new(MemoryCatalogProviderList::new()));
+        let catalog = catalog(tables).map_err(|error| explain(&error, &[]))?;
+        context.register_catalog(CATALOG, catalog);
+        let deadline = limits.map(|limits| Instant::now() + Duration::from_secs(limits.seconds_max));
+        Ok(Self { context, names, limits, deadline })
+    }
+
+    /// The query engine's session: catalog `databroker`, whose schema `silver` needs not be named.
+    pub fn context(&self) -> &SessionContext {
+        &self.context
+    }
+
+    /// An error of the query engine in words that help, with the place and SQLSTATE as its [`Error::fault`].
+    pub fn explain(&self, error: &DataFusionError) -> Error {
+        explain(error, &self.names)
+    }
+
+    /// Answers a query in SQL.
+    ///
+    /// # Errors
+    /// As [`Session::run`]; `Change` also for a query that cannot be understood.
+    pub async fn query(&self, query: &str) -> Result<TableStream> {
+        if query.len() > QUERY_BYTES_MAX {
+            let doing = format!("answer a query of {} bytes: {QUERY_BYTES_MAX} is the most", query.len());
+            return Err(Error::change(doing).with_fault(limit_reached("54000")));
+        }
+        let state = self.context.state();
+        let plan = async {
+            let dialect = state.config().options().sql_parser.dialect;
+            let statement = state.sql_to_statement(query, &dialect)?;
+            state.statement_to_plan(statement).await
+        };
+        let plan = self.in_time(plan).await?;
+        self.run(&self.context, plan).await
+    }
+
+    /// Runs a plan that only reads, in a context made from this session's. Its answer ends with an error where a limit is
+    /// reached; who lets it go ends the query.
+    ///
+    /// # Errors
+    /// `Change` for a plan that is wrong or does more than read; `Retry` when a limit was reached; `Stop` when a table
+    /// cannot be read.
+    pub async fn run(&self, context: &SessionContext, plan: LogicalPlan) -> Result<TableStream> {
+        let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        read_only.verify_plan(&plan).map_err(|error| self.explain(&error))?;
+        let started = async { context.execute_logical_plan(plan).await?.execute_stream().await };
+        let stream = self.in_time(started).await?;
+        let schema = stream.schema();
+        let rows_left = self.limits.map_or(usize::MAX, |limits| limits.rows_max);
+        let running = Running { stream, deadline: self.deadline, rows_left, limits: self.limits };
+        Ok(TableStream { schema, batches: running.batches(self.names.clone()) })
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, DataFusionError>>) -> Result<T> {
+        let done = until(self.deadline, work).await.ok_or_else(|| late(self.limits))?;
+        done.map_err(|error| self.explain(&error))
+    }
+}
+
+/// What `work` answers; none when the deadline comes first.
+async fn until<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
+fn limit_reached(sqlstate: &'static str) -> QueryFault {
+    QueryFault { sqlstate, place: None }
+}
+
+fn late(limits: Option<QueryLimits>) -> Error {
+    let seconds = limits.map_or(u64::MAX, |limits| limits.seconds_max);
+    let doing = format!(
+        "answer the query within {seconds} s (setting `cold.query_seconds_max`); ask for less, such as one day"
+    );
+    Error::retry(doing).with_fault(limit_reached("57014"))
+}
+
+fn too_many(limits: Option<QueryLimits>) -> Error {
+    let rows_max = limits.map_or(usize::MAX, |limits| limits.rows_max);
+    let doing =
+        format!("answer more than {rows_max} rows (setting `cold.query_rows_max`); add a LIMIT, or group the rows");
+    Error::retry(doing).with_fault(limit_reached("54000"))
+}
+
+struct Running {
+    stream: SendableRecordBatchStream,
+    deadline: Option<Instant>,
+    rows_left: usize,
+    limits: Option<QueryLimits>,
+}
+
+impl Running {
+    /// The answer, which ends with an error where a limit is reached.
+    fn batches(self, names: Vec<String>) -> Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>> {
+        let batches = stream::unfold(Some(self), move |running| {
+            let names = names.clone();
+            async move {
+                let mut running = running?;
+                let next = match until(running.deadline, running.stream.next()).await {
+                    None => return Some((Err(late(running.limits)), None)),
+                    Some(next) => next?,
+                };
+                match next {
+                    Ok(batch) => match running.rows_left.checked_sub(batch.num_rows()) {
+                        Some(left) => {
+                            running.rows_left = left;
+                            Some((Ok(batch), Some(running)))
+                        }
+                        None => Some((Err(too_many(running.limits)), None)),
+                    },
+                    Err(error) => Some((Err(explain(&error, &names)), None)),
+                }
+            }
+        });
+        Box::pin(batches)
+    }
+}
+
+fn catalog(tables: Tables) -> Result<Arc<dyn CatalogProvider>, DataFusionError> {
+    let mut schemas: BTreeMap<String, Arc<MemorySchemaProvider>> = BTreeMap::new();
+    for (name, table) in tables {
+        let (schema, name) = name.split_once('.').expect("tables are named `SCHEMA.NAME`");
+        let schema = schemas.entry(schema.to_owned()).or_default();
+        schema.register_table(name.to_owned(), table)?;
+    }
+    let catalog = MemoryCatalogProvider::new();
+    for (name, schema) in schemas {
+        catalog.register_schema(&name, schema)?;
+    }
+    Ok(Arc::new(catalog))
+}
