@@ -67,7 +67,7 @@ with connect() as connection:
         streamed = len({row[0] for row in cursor})
 errors = []
 with connect(autocommit=True) as connection:
-    for query in ["SELECT nothing FROM silver.github", "SELECT FROM WHERE", "SELECT * FROM silver.nowhere", "INSERT INTO silver.github (type) VALUES ('x')", "SELECT 1/0"]:
+    for query in ["SELECT nothing FROM silver.github", "SELEC 1", "SELECT * FROM silver.nowhere", "INSERT INTO silver.github (type) VALUES ('x')", "SELECT 1/0"]:
         try:
             connection.execute(query)
         except psycopg.Error as error:

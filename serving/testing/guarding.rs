@@ -161,6 +161,7 @@ async fn an_address_that_cannot_be_had_is_named_with_its_setting() {
             hot: hot.clone(),
             cold: cold.clone(),
             control: control.clone(),
+            tail: std::sync::Arc::new(super::fakes::FakeTail),
             webhooks: Vec::new(),
             metrics: std::sync::Arc::new(String::new),
             health: std::sync::Arc::new(|| (true, json!({}))),

@@ -58,6 +58,7 @@ mod maintain;
 mod marks;
 mod query;
 mod query_error;
+mod query_threads;
 mod repair;
 mod rewrite;
 mod row_filter;

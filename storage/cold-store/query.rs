@@ -12,6 +12,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionConfig;
 
 use crate::Settings;
+use crate::query_threads::QueryThreads;
 use crate::session::{CATALOG, QueryLimits, Session, Tables};
 
 /// Answers queries. All of them together use the memory and disk that the settings allow.
@@ -20,6 +21,7 @@ pub(crate) struct Engine {
     /// For [`Engine::scan`].
     scanning: SessionState,
     limits: QueryLimits,
+    threads: Arc<QueryThreads>,
 }
 
 /// Rows of a batch of a scan: with rows of 30 KB a batch of the engine's usual size would be 250 MB.
@@ -42,7 +44,8 @@ impl Engine {
             SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
         let scanning = SessionStateBuilder::new_from_existing(template.clone()).with_config(scan_config).build();
         let limits = QueryLimits { rows_max: settings.query_rows_max, seconds_max: settings.query_seconds_max };
-        Ok(Self { template, scanning, limits })
+        let threads = Arc::new(QueryThreads::new(settings.query_threads)?);
+        Ok(Self { template, scanning, limits, threads })
     }
 
     /// Answers a query over tables at one moment.
@@ -52,13 +55,13 @@ impl Engine {
 
     /// Answers a query of ours, however long it takes and however much it answers.
     pub(crate) async fn scan(&self, query: &str, tables: Tables) -> Result<TableStream> {
-        let session = Session::new(&self.scanning, tables, None)?;
+        let session = Session::new(&self.scanning, tables, None, self.threads.clone())?;
         session.query(query).await
     }
 
     /// Begins to read tables at one moment.
     pub(crate) fn session(&self, tables: Tables) -> Result<Session> {
-        Session::new(&self.template, tables, Some(self.limits))
+        Session::new(&self.template, tables, Some(self.limits), self.threads.clone())
     }
 }
 

@@ -17,12 +17,18 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::prelude::{SQLOptions, SessionContext};
 use futures::stream::{self, Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::query_error::explain;
+use crate::query_threads::QueryThreads;
 
 /// Bytes of a query: a longer one is a program's mistake, and its plan would fill the memory.
 const QUERY_BYTES_MAX: usize = 1 << 20;
+
+/// Batches that wait to be read: with the one in hand enough that computing and reading overlap.
+const WAITING_BATCHES_MAX: usize = 1;
 
 /// The name before the schemas, which no query needs to say.
 pub(crate) const CATALOG: &str = "databroker";
@@ -44,17 +50,23 @@ pub struct Session {
     limits: Option<QueryLimits>,
     /// None: the query may take as long as it does.
     deadline: Option<Instant>,
+    threads: Arc<QueryThreads>,
 }
 
 impl Session {
-    pub(crate) fn new(template: &SessionState, tables: Tables, limits: Option<QueryLimits>) -> Result<Self> {
+    pub(crate) fn new(
+        template: &SessionState,
+        tables: Tables,
+        limits: Option<QueryLimits>,
+        threads: Arc<QueryThreads>,
+    ) -> Result<Self> {
         let names = tables.iter().map(|(name, _)| name.clone()).collect();
         let context = SessionContext::new_with_state(template.clone());
         context.register_catalog_list(Arc::new(MemoryCatalogProviderList::new()));
         let catalog = catalog(tables).map_err(|error| explain(&error, &[]))?;
         context.register_catalog(CATALOG, catalog);
         let deadline = limits.map(|limits| Instant::now() + Duration::from_secs(limits.seconds_max));
-        Ok(Self { context, names, limits, deadline })
+        Ok(Self { context, names, limits, deadline, threads })
     }
 
     /// The query engine's session: catalog `databroker`, whose schema `silver` needs not be named.
@@ -95,11 +107,21 @@ impl Session {
     pub async fn run(&self, context: &SessionContext, plan: LogicalPlan) -> Result<TableStream> {
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         read_only.verify_plan(&plan).map_err(|error| self.explain(&error))?;
-        let started = async { context.execute_logical_plan(plan).await?.execute_stream().await };
+        let context = context.clone();
+        let started =
+            self.threads.spawn(async move { context.execute_logical_plan(plan).await?.execute_stream().await });
+        let started = async { started.await.map_err(|panic| DataFusionError::ExecutionJoin(Box::new(panic)))? };
         let stream = self.in_time(started).await?;
         let schema = stream.schema();
-        let rows_left = self.limits.map_or(usize::MAX, |limits| limits.rows_max);
-        let running = Running { stream, deadline: self.deadline, rows_left, limits: self.limits };
+        let (sender, rows) = mpsc::channel(WAITING_BATCHES_MAX);
+        let running = Running {
+            driver: self.threads.spawn(drive(stream, sender)),
+            rows,
+            deadline: self.deadline,
+            rows_left: self.limits.map_or(usize::MAX, |limits| limits.rows_max),
+            limits: self.limits,
+            _threads: self.threads.clone(),
+        };
         Ok(TableStream { schema, batches: running.batches(self.names.clone()) })
     }
 
@@ -136,11 +158,28 @@ fn too_many(limits: Option<QueryLimits>) -> Error {
     Error::retry(doing).with_fault(limit_reached("54000"))
 }
 
+/// Computes batch after batch, until nobody takes them any more.
+async fn drive(mut stream: SendableRecordBatchStream, sender: mpsc::Sender<Result<RecordBatch, DataFusionError>>) {
+    loop {
+        let next = tokio::select! {
+            next = stream.next() => next,
+            () = sender.closed() => return,
+        };
+        let Some(next) = next else { return };
+        if sender.send(next).await.is_err() {
+            return;
+        }
+    }
+}
+
 struct Running {
-    stream: SendableRecordBatchStream,
+    driver: JoinHandle<()>,
+    rows: mpsc::Receiver<Result<RecordBatch, DataFusionError>>,
     deadline: Option<Instant>,
     rows_left: usize,
     limits: Option<QueryLimits>,
+    /// An answer that is read keeps them.
+    _threads: Arc<QueryThreads>,
 }
 
 impl Running {
@@ -150,23 +189,25 @@ impl Running {
             let names = names.clone();
             async move {
                 let mut running = running?;
-                let next = match until(running.deadline, running.stream.next()).await {
-                    None => return Some((Err(late(running.limits)), None)),
-                    Some(next) => next?,
-                };
-                match next {
-                    Ok(batch) => match running.rows_left.checked_sub(batch.num_rows()) {
-                        Some(left) => {
-                            running.rows_left = left;
-                            Some((Ok(batch), Some(running)))
-                        }
-                        None => Some((Err(too_many(running.limits)), None)),
-                    },
-                    Err(error) => Some((Err(explain(&error, &names)), None)),
+                match running.next(&names).await {
+                    Ok(batch) => batch.map(|batch| (Ok(batch), Some(running))),
+                    Err(error) => Some((Err(error), None)),
                 }
             }
         });
         Box::pin(batches)
+    }
+
+    async fn next(&mut self, names: &[String]) -> Result<Option<RecordBatch>> {
+        let next = until(self.deadline, self.rows.recv()).await.ok_or_else(|| late(self.limits))?;
+        let Some(next) = next else {
+            // It ended; or it panicked, which must not pass for an end.
+            let ended = (&mut self.driver).await;
+            return ended.map(|()| None).map_err(|panic| Error::stop("answer the query, a defect").because(panic));
+        };
+        let batch = next.map_err(|error| explain(&error, names))?;
+        self.rows_left = self.rows_left.checked_sub(batch.num_rows()).ok_or_else(|| too_many(self.limits))?;
+        Ok(Some(batch))
     }
 }
 

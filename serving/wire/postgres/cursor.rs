@@ -31,13 +31,15 @@ pub(crate) struct Cursor {
 }
 
 impl Cursors {
-    pub(crate) fn open(&mut self, name: &str, cursor: Cursor) -> PgWireResult<()> {
+    pub(crate) fn open(&mut self, name: &str, mut cursor: Cursor) -> PgWireResult<()> {
         if self.0.contains_key(name) {
             return Err(wrong("42P03", format!("cursor \"{name}\" already exists")));
         }
         if self.0.len() >= CURSORS_MAX {
             return Err(wrong("54000", format!("{CURSORS_MAX} cursors are open, which are the most; close one")));
         }
+        // It may be asked again after its last row.
+        cursor.table.batches = Box::pin(cursor.table.batches.fuse());
         self.0.insert(name.to_owned(), cursor);
         Ok(())
     }
