@@ -11,6 +11,7 @@ mod failure;
 mod parameters;
 mod parse;
 mod query;
+mod rewrite;
 mod variables;
 
 use std::sync::Arc;

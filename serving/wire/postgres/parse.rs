@@ -10,6 +10,7 @@ use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser
 use datafusion_postgres::pgwire::error::PgWireResult;
 
 use super::failure::failure;
+use super::rewrite::rewrite;
 
 /// Bytes of one message's text; as over HTTP.
 const TEXT_BYTES_MAX: usize = 1 << 20;
@@ -38,7 +39,9 @@ pub(crate) fn parse(text: &str) -> PgWireResult<Vec<Statement>> {
     let parsed = Parser::parse_sql(&PostgreSqlDialect {}, text);
     let statements = match parsed {
         // Whole queries of well-known clients that cannot be answered as they are have a replacement, which has no places.
-        _ if asks_catalog(text) => COMPATIBILITY.parse(text),
+        _ if asks_catalog(text) => {
+            COMPATIBILITY.parse(text).map(|statements| statements.into_iter().map(rewrite).collect())
+        }
         // `ABORT`, another name of `ROLLBACK`.
         Err(_) if text.trim_start().to_ascii_uppercase().starts_with("ABORT") => COMPATIBILITY.parse(text),
         parsed => parsed.map(|statements| statements.into_iter().map(|one| COMPATIBILITY.rewrite(one)).collect()),
