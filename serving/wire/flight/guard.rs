@@ -1,7 +1,7 @@
 //! Who may ask: whoever shows the token, as a bearer's or as Basic's password.
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use sha2::{Digest, Sha256};
 use tonic::{Request, Status};
 
@@ -43,13 +43,18 @@ fn offered(authorization: &str) -> Option<Vec<u8>> {
     if scheme.eq_ignore_ascii_case("Bearer") {
         return Some(credentials.trim().as_bytes().to_vec());
     }
-    let pair = scheme.eq_ignore_ascii_case("Basic").then(|| STANDARD.decode(credentials.trim()).ok())??;
+    // Some clients pad, and some do not.
+    let pair = scheme
+        .eq_ignore_ascii_case("Basic")
+        .then(|| STANDARD_NO_PAD.decode(credentials.trim().trim_end_matches('=')).ok())??;
     let colon = pair.iter().position(|&byte| byte == b':')?;
     Some(pair[colon + 1..].to_vec())
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     fn asks(guard: &Guard, authorization: &str) -> bool {
@@ -65,6 +70,10 @@ mod tests {
         let guard = Guard::new(Some("se:same"));
         let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
         assert!(asks(&guard, "Bearer se:same") && asks(&guard, &basic("anyone:se:same")));
+        assert!(
+            asks(&guard, basic("anyone:se:same").trim_end_matches('=')),
+            "without padding, as Go's clients send it"
+        );
         for wrong in ["", "Bearer", "Bearer se", "se:same", &basic("se:same"), "Digest se:same"] {
             assert!(!asks(&guard, wrong), "{wrong}");
         }
