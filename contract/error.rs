@@ -19,18 +19,29 @@ pub enum Remedy {
     Stop,
 }
 
+/// What is wrong with a query, in the terms of databases' clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueryFault {
+    /// The five letters by which programs tell errors apart.
+    /// Source: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+    pub sqlstate: &'static str,
+    /// Line and column in the query, in characters, from 1; none where the query as a whole is meant.
+    pub place: Option<(u64, u64)>,
+}
+
 /// Reads after "failed to": `open log segment `000.log`: permission denied`.
 #[derive(Debug)]
 pub struct Error {
     doing: String,
     remedy: Remedy,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+    fault: Option<QueryFault>,
 }
 
 impl Error {
     /// An error while `doing` something ("open source `arxv` (known: github)").
     pub fn new(remedy: Remedy, doing: impl Into<String>) -> Self {
-        Self { doing: doing.into(), remedy, cause: None }
+        Self { doing: doing.into(), remedy, cause: None, fault: None }
     }
 
     /// See [`Remedy::Retry`].
@@ -53,6 +64,18 @@ impl Error {
     pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
         self
+    }
+
+    /// The same error as a client of a database is told it.
+    #[must_use]
+    pub fn with_fault(mut self, fault: QueryFault) -> Self {
+        self.fault = Some(fault);
+        self
+    }
+
+    /// What is wrong with the query, where a query is what failed.
+    pub fn fault(&self) -> Option<QueryFault> {
+        self.fault
     }
 
     /// What the caller should do.

@@ -45,3 +45,7 @@ pub const FUTURE_SECONDS_MAX: u64 = 86_400;
 /// Seconds of one search; then it answers what it found until then and says so. Longer than any page waits for, and short
 /// enough that a few careless searches do not hold the machine.
 pub const SEARCH_SECONDS_MAX: u64 = 30;
+
+/// Clients that follow a source's rows at a time: each reads the log and runs the processor for itself, with a megabyte of
+/// records in memory.
+pub const TAILS_MAX: usize = 16;

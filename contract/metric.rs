@@ -76,7 +76,10 @@ metrics! {
     VIEW_RUNS = "databroker_view_runs_total", Counter, ["view", "outcome"], "Runs of a view's batch layer: `done`, `nothing` where no row came since, or `failed`.";
     VIEW_RUN_SECONDS = "databroker_view_run_seconds", Histogram(SECONDS), ["view"], "Time of one run of a view's batch layer.";
     VIEW_LAST_SUCCESS = "databroker_view_last_success_timestamp_seconds", Gauge, ["view"], "Unix time of the last run of a view that did not fail.";
-    SEARCH_SECONDS = "databroker_query_seconds", Histogram(SECONDS), ["kind"], "Time of one query, by kind: search, sql or view.";
+    SEARCH_SECONDS = "databroker_query_seconds", Histogram(SECONDS), ["kind"], "Time of one query, by kind: search, view, sql over HTTP, or SQL's other protocols, postgres and flight.";
+    TAILS = "databroker_tails", Gauge, [], "Clients that follow a source's rows.";
+    SQL_CONNECTIONS = "databroker_sql_connections", Gauge, ["protocol"], "Connections of SQL clients, by protocol: postgres or flight.";
+    SQL_STATEMENTS = "databroker_sql_statements_total", Counter, ["protocol", "outcome"], "Statements of SQL clients, by protocol and outcome: answered, failed, cancelled, or left by their client.";
     UP = "databroker_up", Gauge, ["version"], "1 while the process runs.";
 }
 

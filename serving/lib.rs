@@ -9,6 +9,7 @@ mod api;
 mod elasticsearch;
 mod guard;
 mod routes;
+pub mod rows;
 mod server;
 mod services;
 mod settings;
@@ -18,5 +19,5 @@ mod testing;
 
 pub use routes::{Door, ROUTES, Route};
 pub use server::{Server, serve};
-pub use services::{Control, Services, exit_code};
+pub use services::{Control, Services, Tail, TailStream, Tailed, exit_code};
 pub use settings::Settings;

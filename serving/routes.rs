@@ -6,7 +6,7 @@ use axum::Router;
 use axum::http::Method;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
-use contract::limits::WEBHOOK_REQUESTS_MAX;
+use contract::limits::{TAILS_MAX, WEBHOOK_REQUESTS_MAX};
 use tokio::sync::Semaphore;
 
 use crate::guard::{self, BodyLimit, Guard};
@@ -42,6 +42,7 @@ pub(crate) struct App {
     pub(crate) body_limit: BodyLimit,
     /// As many slots as each of `services.webhooks` has, in their order.
     pub(crate) webhook_slots: Arc<[Semaphore]>,
+    pub(crate) tail_slots: Arc<Semaphore>,
 }
 
 const GET: &[&str] = &["GET"];
@@ -82,9 +83,11 @@ routes! {
     Http GET "/health/ready" api::ready, "Whether it works, and if not, why.";
     Http GET "/metrics" api::metrics, "Metrics for Prometheus.";
     Http GET "/api/status" api::status, "What `databroker status` says.";
-    Http POST "/api/sql" api::sql, "Answers SQL: the query as text or as {\"query\":…}; a JSON array, or NDJSON if accepted.";
     Http GET "/api/views" api::list_views, "All views, when each was stored, and which are refused and why.";
     Http GET "/api/views/{name}" api::view, "A view's rows, and how far they reach; ?from= ?to= (RFC 3339, a date, now-6h) ?filter= (SQL) ?top=.";
+    Http POST "/api/sql" api::sql, "Answers SQL: the query as text or as {\"query\":…}; a JSON array, or what `?format=` or Accept names: ndjson, csv, arrow, parquet.";
+    Http GET "/api/tail/{source}" api::tail, "A source's rows as they are made, as server-sent events; `?filter=` is a condition in SQL.";
+    Http GET "/api/openapi.json" api::openapi, "This port described for programs (OpenAPI 3.1).";
     Http POST "/api/commands/{name}" api::command, "Runs a command with JSON arguments; NDJSON of progress and a last result or error.";
     Http BOTH "/webhooks/{*path}" api::webhook, "What a source's servers send, such as GitHub's deliveries at `/webhooks/github`.";
 }
@@ -95,6 +98,7 @@ pub(crate) fn router(door: Door, settings: &Settings, services: Services, slots:
     let app = App {
         body_limit: BodyLimit { bytes: settings.body_bytes_max, name: "`serving.body_bytes_max`" },
         webhook_slots: services.webhooks.iter().map(|_| Semaphore::new(WEBHOOK_REQUESTS_MAX)).collect(),
+        tail_slots: Arc::new(Semaphore::new(TAILS_MAX)),
         services,
     };
     let routes = ROUTES.iter().filter(|route| route.door == door);

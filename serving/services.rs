@@ -1,9 +1,11 @@
 //! What the binary hands in: the stores, the commands, the metrics and the health.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use contract::{Clock, ColdStore, Error, HotStore, Remedy, Result, Views, Webhook};
+use futures::Stream;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -20,6 +22,8 @@ pub struct Services {
     pub clock: Arc<dyn Clock>,
     /// Runs commands.
     pub control: Arc<dyn Control>,
+    /// Follows sources.
+    pub tail: Arc<dyn Tail>,
     /// Answer below `/webhooks/`, each below its own path.
     pub webhooks: Vec<Arc<dyn Webhook>>,
     /// The metrics in Prometheus' text format.
@@ -40,6 +44,29 @@ pub trait Control: Send + Sync {
     /// # Errors
     /// `Change` for an unknown command or wrong arguments; else what the command failed at.
     async fn run(&self, command: &str, arguments: Value, progress: mpsc::Sender<Value>) -> Result<Value>;
+}
+
+/// Rows of sources as they are made.
+#[async_trait]
+pub trait Tail: Send + Sync {
+    /// Follows a source from now on, or from after the event with the id `after`. `filter` is a condition in SQL over
+    /// the columns of its rows.
+    ///
+    /// # Errors
+    /// `Change` for an unknown source, a wrong filter or id.
+    async fn begin(&self, source: &str, filter: Option<&str>, after: Option<&str>) -> Result<TailStream>;
+}
+
+/// Rows as they are made; without an end, until the process ends.
+pub type TailStream = Pin<Box<dyn Stream<Item = Result<Tailed>> + Send>>;
+
+/// A row, and where to go on after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tailed {
+    /// For `Last-Event-ID`: the next offset of each partition, `0:17,1:4`.
+    pub id: String,
+    /// The row as one line of JSON; none where only the place has moved on.
+    pub row: Option<String>,
 }
 
 /// The exit code of a process that ends with `error` (those of `sysexits.h`): 64 wrong use or settings, 69 a peer is

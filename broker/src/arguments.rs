@@ -78,6 +78,29 @@ pub(crate) enum Command {
         #[arg(allow_hyphen_values = true)]
         query: String,
     },
+    /// Follow a source: each row as a line of JSON, as the running process makes it, until Ctrl-C.
+    Tail {
+        /// The source: arxiv, dns, github or news.
+        source: String,
+        /// A condition in SQL over the row's columns: `type = 'ReleaseEvent' AND NOT is_bot`.
+        #[arg(allow_hyphen_values = true)]
+        filter: Option<String>,
+    },
+    /// Write rows into files, as of the last commits: a table part by part into a folder, or a query into one file.
+    Export {
+        /// A table, `silver.github`, or a query in SQL.
+        #[arg(value_name = "TABLE|QUERY", allow_hyphen_values = true)]
+        what: String,
+        /// The folder of a table's files, or the file of a query's rows.
+        #[arg(long, value_name = "PATH")]
+        to: PathBuf,
+        /// parquet, csv, ndjson, arrow or json.
+        #[arg(long, default_value = "parquet")]
+        format: String,
+        /// Go on with the export of a table that was ended early or killed: no row is missing then, and none comes twice.
+        #[arg(long)]
+        resume: bool,
+    },
     /// Topics of the log: partitions, offsets, bytes.
     Topics,
     /// What runs, how far each store is, what was missed.

@@ -12,6 +12,7 @@ use processing::{CommitPolicy, Engines, Pipeline, PipelineHandle, Recipe};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::lag::{Ends, LagTable};
 use crate::settings::Settings;
 
 /// How long the end waits for a compaction: what it has not committed is done again, and loses nothing.
@@ -167,6 +168,8 @@ impl Broker {
         let cold = Arc::new(cold);
         let member = log.kafka().filter(|_| access == Access::Process).map(|log| log.member());
         let group = member.clone().map(|member| -> Arc<dyn Assignments> { member });
+        let (behind, hot_too) = (Arc::downgrade(&cold), hot.clone());
+        cold.show(Arc::new(LagTable { log: log.log(), hot: hot_too, cold: behind, clock: clock.clone(), sources }));
         let engines = Engines { log: log.log(), hot, cold: cold.clone(), clock, group, troubles: Arc::default() };
         Ok(Self {
             settings: settings.clone(),
@@ -184,6 +187,12 @@ impl Broker {
     /// A source by name.
     pub(crate) fn source(&self, name: &str) -> Result<&'static Source> {
         acquisition::source(name)
+    }
+
+    /// What lag is measured between.
+    pub(crate) fn ends(&self) -> Ends<'_> {
+        let engines = &self.engines;
+        Ends { log: &*engines.log, hot: &*engines.hot, cold: &self.cold, clock: &*engines.clock }
     }
 
     /// What collectors are given.

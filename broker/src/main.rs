@@ -7,10 +7,13 @@ mod broker;
 mod commands;
 mod failure;
 mod hot;
+mod lag;
 mod output;
 mod running;
 mod settings;
 mod signals;
+mod sql_clients;
+mod tail;
 mod views;
 
 use std::process::ExitCode;

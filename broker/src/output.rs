@@ -82,6 +82,16 @@ pub(crate) async fn show_progress(mut messages: Receiver<Value>) {
             bar.set_length(number("all"));
             bar.set_position(number("done"));
             bar.set_message(message["view"].as_str().unwrap_or_default().to_owned());
+        } else if message["what"] == "exported" {
+            let bytes = HumanBytes(number("bytes"));
+            if message["rows_total"].is_null() {
+                bar.set_style(style("exporting {spinner} {pos} rows, {msg}"));
+            } else {
+                bar.set_style(style("exporting {bar:30} {pos}/{len} rows ({per_sec}, {eta} left) {msg}"));
+                bar.set_length(number("rows_total"));
+            }
+            bar.set_position(number("rows"));
+            bar.set_message(bytes.to_string());
         } else if message["what"] == "stored" {
             bar.set_style(style("storing {spinner} {msg}"));
             bar.set_message(format!(

@@ -18,6 +18,10 @@ struct Note {
     elasticsearch: String,
     /// Host and port of Kafka's protocol, if it is answered.
     kafka: Option<String>,
+    /// The same of PostgreSQL's protocol.
+    postgres: Option<String>,
+    /// The same of Arrow Flight SQL.
+    flight: Option<String>,
 }
 
 /// Removes the note when the process ends in good order; after a kill the note is stale and answers nobody.
@@ -35,13 +39,20 @@ fn note_path(data: &Path) -> PathBuf {
 }
 
 /// Says where this process answers.
-pub(crate) fn announce(data: &Path, server: &serving::Server, kafka: Option<SocketAddr>) -> Result<Announced> {
+pub(crate) fn announce(
+    data: &Path,
+    server: &serving::Server,
+    kafka: Option<SocketAddr>,
+    sql: &sql_wire::Server,
+) -> Result<Announced> {
     let path = note_path(data);
     let note = Note {
         pid: std::process::id(),
         http: format!("http://{}", server.http),
         elasticsearch: server.elasticsearch.map(|address| format!("http://{address}")).unwrap_or_default(),
         kafka: kafka.map(|address| address.to_string()),
+        postgres: sql.postgres.map(|address| address.to_string()),
+        flight: sql.flight.map(|address| address.to_string()),
     };
     let unfinished = path.with_extension("tmp");
     std::fs::write(&unfinished, serde_json::to_vec(&note)?)?;
@@ -126,6 +137,29 @@ impl Running {
         request.send().await.with_context(|| format!("ask the running process {} at {}", self.pid, self.http))
     }
 
+    /// Follows a source's rows, from after an event.
+    pub(crate) async fn tail(
+        &self,
+        source: &str,
+        filter: Option<&str>,
+        after: Option<&str>,
+    ) -> Result<reqwest::Response> {
+        let mut url = reqwest::Url::parse(&self.http).context("the running process has no address")?;
+        url.set_path(&format!("/api/tail/{source}"));
+        url.query_pairs_mut().extend_pairs(filter.map(|filter| ("filter", filter)));
+        url.query_pairs_mut().extend_pairs(after.map(|after| ("after", after)));
+        let mut request = self.client.get(url);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.with_context(|| format!("ask the running process {}", self.pid))?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let error: Value = answer.json().await.unwrap_or_default();
+        Err(remote_error(&error["error"]))
+    }
+
     /// Answers a query: a JSON array of row objects.
     pub(crate) async fn sql(&self, query: &str) -> Result<Vec<u8>> {
         let answer = self.post("sql", &serde_json::json!({"query": query})).await?;
@@ -153,10 +187,11 @@ fn remote_error(error: &Value) -> anyhow::Error {
 
 /// Puts lines together again from pieces.
 #[derive(Default)]
-struct Lines(Vec<u8>);
+pub(crate) struct Lines(Vec<u8>);
 
 impl Lines {
-    fn push(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
+    /// The lines that are whole now, without empty ones.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut lines = Vec::new();
         for &byte in bytes {
             if byte == b'\n' {

@@ -41,6 +41,7 @@ pub(crate) struct Settings {
     pub(crate) elasticsearch: hot_store::ElasticsearchSettings,
     pub(crate) cold: cold_store::Settings,
     pub(crate) serving: serving::Settings,
+    pub(crate) sql: sql_wire::Settings,
     pub(crate) monitoring: monitoring::Settings,
 }
 

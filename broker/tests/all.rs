@@ -9,6 +9,7 @@ mod elasticsearch;
 #[cfg(test)]
 #[cfg(feature = "real-servers")]
 mod engines;
+mod export;
 #[cfg(test)]
 #[cfg(feature = "real-servers")]
 mod faults;
@@ -19,14 +20,17 @@ mod interrupt;
 #[cfg(feature = "real-servers")]
 mod kafka_admin;
 mod kafka_clients;
+mod openapi;
 #[cfg(test)]
 #[cfg(feature = "real-servers")]
 mod parity;
 #[cfg(test)]
 #[cfg(feature = "real-servers")]
 mod sharing;
+mod sql_clients;
 mod story;
 mod support;
+mod tail;
 mod tidy;
 #[cfg(test)]
 #[cfg(feature = "real-servers")]

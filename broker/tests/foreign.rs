@@ -13,7 +13,8 @@ pub(crate) fn python_of_tests() -> String {
         .expect("`DATABROKER_TEST_PYTHON` is set by `./test`, which sets Python up: run that")
 }
 
-fn python(script: &str, arguments: &[&str]) -> String {
+/// Runs a script; what it prints.
+pub(crate) fn python(script: &str, arguments: &[&str]) -> String {
     let python = python_of_tests();
     // Threads of these libraries at times bring the interpreter down while it ends; what it said stands.
     let script = format!("{script}\nimport os, sys; sys.stdout.flush(); os._exit(0)");

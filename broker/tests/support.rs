@@ -21,6 +21,8 @@ impl Place {
             ("DATABROKER_SERVING_ELASTICSEARCH_LISTEN", "127.0.0.1:0".to_owned()),
             ("DATABROKER_SERVING_HTTP_LISTEN", "127.0.0.1:0".to_owned()),
             ("DATABROKER_LOG_KAFKA_LISTEN", "127.0.0.1:0".to_owned()),
+            ("DATABROKER_SQL_POSTGRES_LISTEN", "127.0.0.1:0".to_owned()),
+            ("DATABROKER_SQL_FLIGHT_LISTEN", "127.0.0.1:0".to_owned()),
             // Nothing beyond this machine is asked.
             ("DATABROKER_ARXIV_OAI_SETS", "[]".to_owned()),
             ("DATABROKER_GITHUB_FEEDS", "[]".to_owned()),
@@ -111,7 +113,8 @@ impl Place {
             .stderr(log)
             .spawn()
             .expect("databroker starts");
-        Up { child, http: String::new(), elasticsearch: String::new(), kafka: String::new() }
+        let [http, elasticsearch, kafka, postgres, flight] = [const { String::new() }; 5];
+        Up { child, http, elasticsearch, kafka, postgres, flight }
     }
 
     /// Starts `up` and waits until it is ready.
@@ -141,6 +144,10 @@ pub(crate) struct Up {
     pub(crate) http: String,
     pub(crate) elasticsearch: String,
     pub(crate) kafka: String,
+    /// Host and port of PostgreSQL's protocol.
+    pub(crate) postgres: String,
+    /// Host and port of Flight SQL.
+    pub(crate) flight: String,
 }
 
 impl Up {
@@ -152,6 +159,8 @@ impl Up {
         self.http = note["http"].as_str().expect("an address").to_owned();
         self.elasticsearch = note["elasticsearch"].as_str().expect("an address").to_owned();
         self.kafka = note["kafka"].as_str().unwrap_or_default().to_owned();
+        self.postgres = note["postgres"].as_str().unwrap_or_default().to_owned();
+        self.flight = note["flight"].as_str().unwrap_or_default().to_owned();
         http("GET", &format!("{}/health/ready", self.http), "").0 == 200
     }
 

@@ -63,8 +63,17 @@ fn a_file_has_at_most_500_lines() {
 
 #[test]
 fn a_stage_depends_on_the_contract_alone() {
-    let stages =
-        ["acquisition", "embedded-log", "kafka-log", "processing", "hot-store", "cold-store", "serving", "monitoring"];
+    let stages = [
+        "acquisition",
+        "embedded-log",
+        "kafka-log",
+        "processing",
+        "hot-store",
+        "cold-store",
+        "serving",
+        "sql-wire",
+        "monitoring",
+    ];
     for manifest in files(&["Cargo.toml"]) {
         let text = read(&manifest);
         let is_stage = stages.iter().any(|stage| text.contains(&format!("name = \"{stage}\"")));

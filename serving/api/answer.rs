@@ -1,9 +1,9 @@
-//! Errors of this port: `{"error":{"message":"failed to …","exit_code":64}}`.
+//! Errors of this port: `{"error":{"message":"failed to …","exit_code":64}}`; of a query also `sqlstate`, `line`, `column`.
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -60,9 +60,17 @@ impl IntoResponse for Failure {
     }
 }
 
-/// An error as its last line or only body.
+/// An error as its last line or only body; of a query with its SQLSTATE, line and column.
 pub(crate) fn error_body(error: &Error) -> Value {
-    json!({"error": {"message": error.to_string(), "exit_code": exit_code(error)}})
+    let mut told = json!({"message": error.to_string(), "exit_code": exit_code(error)});
+    if let Some(fault) = error.fault() {
+        told["sqlstate"] = json!(fault.sqlstate);
+        if let Some((line, column)) = fault.place {
+            told["line"] = json!(line);
+            told["column"] = json!(column);
+        }
+    }
+    json!({"error": told})
 }
 
 pub(crate) fn refuse(refusal: Refusal) -> Response {
@@ -92,12 +100,6 @@ pub(crate) async fn protect(request: Request, next: Next) -> Response {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
-}
-
-/// Whether the client asks for one JSON value a line.
-pub(crate) fn accepts_lines(headers: &HeaderMap) -> bool {
-    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    accepted.contains("ndjson") || accepted.contains("jsonl")
 }
 
 /// A response whose pieces come through a queue. A piece that is an error cuts the connection, by which the

@@ -6,7 +6,7 @@ use std::time::Instant;
 use arrow::record_batch::RecordBatch;
 use axum::Extension;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use contract::{Error, Result, metric};
@@ -16,10 +16,10 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 
-use super::answer::{Failure, accepts_lines, error_body, stream};
+use super::answer::{Failure, error_body, stream};
 use crate::guard::{Admission, read_body};
 use crate::routes::App;
-use crate::table::{Form, JsonRows};
+use crate::rows::{Format, RowsWriter};
 
 /// Pieces that wait for the client, each of up to 256 rows: enough that encoding and sending overlap.
 pub(super) const WAITING_PIECES_MAX: usize = 2;
@@ -31,7 +31,7 @@ struct Question {
 }
 
 /// `POST /api/sql`. Errors before the first rows have a status; later ones are a last line
-/// `{"error":…}` in NDJSON, and in an array they cut the connection before `]`.
+/// `{"error":…}` in NDJSON, and in all other formats they cut the connection before the end.
 pub(crate) async fn sql(
     State(app): State<App>,
     Extension(admission): Extension<Admission>,
@@ -41,31 +41,40 @@ pub(crate) async fn sql(
     let (parts, body) = request.into_parts();
     let body = read_body(&parts.headers, body, app.body_limit).await?;
     let query = parse_question(&body)?;
-    let form = if accepts_lines(&parts.headers) { Form::Lines } else { Form::Array };
+    let format = asked_format(parts.uri.query(), &parts.headers)?;
 
     let mut table = app.services.cold.sql(&query).await?;
     // The plan may be right and its first step fail: with the first batch in hand a status can still say so.
     let first = table.batches.next().await.transpose()?;
+    let writer = RowsWriter::new(format, &table.schema)?;
     let (pieces, waiting) = mpsc::channel(WAITING_PIECES_MAX);
     // A task of its own, and not the body itself, encodes the rows: a client that stops reading would else hold
     // the slot and the query's memory beyond the deadline.
     tokio::spawn(async move {
         let rows = iter(first.map(Ok)).chain(table.batches);
-        let sent = timeout_at(admission.deadline, send_rows(rows, form, &pieces)).await;
+        let sent = timeout_at(admission.deadline, send_rows(rows, writer, &pieces)).await;
         metric::SEARCH_SECONDS.observe(&["sql"], started.elapsed().as_secs_f64());
         // What follows may wait for a client that has stopped reading, for as long as its connection lives.
         drop(admission);
         let sent = sent.unwrap_or_else(|_| Err(Error::retry("send all rows within `serving.request_seconds_max`")));
         if let Err(error) = sent {
             tracing::warn!(%error, "a SQL answer was cut");
-            send_error(&error, form, &pieces).await;
+            send_error(&error, format, &pieces).await;
         }
     });
-    let content_type = match form {
-        Form::Array => "application/json",
-        Form::Lines => "application/x-ndjson",
-    };
-    Ok(stream(content_type, waiting))
+    Ok(stream(format.content_type(), waiting))
+}
+
+/// The format that `?format=` names, else what the client accepts.
+fn asked_format(query: Option<&str>, headers: &HeaderMap) -> Result<Format, Failure> {
+    let mut named = query.unwrap_or_default().split('&').filter_map(|pair| pair.strip_prefix("format="));
+    match named.next() {
+        Some(name) => Ok(Format::named(name)?),
+        None => {
+            let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+            Ok(Format::accepted(accept.unwrap_or_default()))
+        }
+    }
 }
 
 /// A body that starts as JSON does is `{"query":…}`; SQL never starts so.
@@ -87,28 +96,27 @@ pub(super) type Pieces = mpsc::Sender<std::io::Result<Bytes>>;
 /// Sends all rows, or stops early without an error when the client left.
 pub(super) async fn send_rows(
     rows: impl Stream<Item = Result<RecordBatch>> + Send,
-    form: Form,
+    mut writer: RowsWriter,
     pieces: &Pieces,
 ) -> Result<()> {
     let mut rows = pin!(rows);
-    let mut json = JsonRows::new(form);
     while let Some(batch) = rows.next().await {
-        for piece in json.batch(&batch?) {
+        for piece in writer.batch(&batch?) {
             if pieces.send(Ok(piece?.into())).await.is_err() {
                 return Ok(());
             }
         }
     }
-    let end = json.end()?;
+    let end = writer.end()?;
     // Nobody is left to tell if this fails.
     pieces.send(Ok(end.into())).await.ok();
     Ok(())
 }
 
-pub(super) async fn send_error(error: &Error, form: Form, pieces: &Pieces) {
-    let piece = match form {
-        Form::Lines => Ok(format!("{}\n", error_body(error)).into()),
-        Form::Array => Err(std::io::Error::other(error.to_string())),
+pub(super) async fn send_error(error: &Error, format: Format, pieces: &Pieces) {
+    let piece = match format {
+        Format::Ndjson => Ok(format!("{}\n", error_body(error)).into()),
+        _ => Err(std::io::Error::other(error.to_string())),
     };
     // Nobody is left to tell if this fails.
     pieces.send(piece).await.ok();

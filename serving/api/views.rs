@@ -21,7 +21,7 @@ use super::answer::{Failure, stream};
 use super::sql::{Pieces, WAITING_PIECES_MAX, send_error, send_rows};
 use crate::guard::Admission;
 use crate::routes::App;
-use crate::table::Form;
+use crate::rows::{Format, RowsWriter};
 
 /// What is asked of a view, as its address says it.
 #[derive(Debug, Default, Deserialize)]
@@ -65,17 +65,18 @@ pub(crate) async fn answer(
     let ViewAnswer { boundary, mut table } = views.view(&name, &request).await?;
     // As for SQL: with the first batch in hand a status can still say what failed.
     let first = table.batches.next().await.transpose()?;
+    let writer = RowsWriter::new(Format::Json, &table.schema)?;
     let (pieces, waiting) = mpsc::channel(WAITING_PIECES_MAX);
     let head = format!("{{\"view\":{},\"boundary\":{},\"rows\":", json!(name), boundary.to_json());
     tokio::spawn(async move {
         let rows = iter(first.map(Ok)).chain(table.batches);
-        let sent = timeout_at(admission.deadline, send(head, pin!(rows), &pieces)).await;
+        let sent = timeout_at(admission.deadline, send(head, pin!(rows), writer, &pieces)).await;
         metric::SEARCH_SECONDS.observe(&["view"], started.elapsed().as_secs_f64());
         drop(admission);
         let sent = sent.unwrap_or_else(|_| Err(Error::retry("send all rows within `serving.request_seconds_max`")));
         if let Err(error) = sent {
             tracing::warn!(%error, view = name, "the answer of a view was cut");
-            send_error(&error, Form::Array, &pieces).await;
+            send_error(&error, Format::Json, &pieces).await;
         }
     });
     Ok(stream("application/json", waiting))
@@ -84,11 +85,12 @@ pub(crate) async fn answer(
 async fn send(
     head: String,
     rows: impl futures::Stream<Item = Result<arrow::record_batch::RecordBatch>> + Send,
+    writer: RowsWriter,
     pieces: &Pieces,
 ) -> Result<()> {
     // Nobody is left to tell if one of these fails.
     pieces.send(Ok(head.into())).await.ok();
-    send_rows(rows, Form::Array, pieces).await?;
+    send_rows(rows, writer, pieces).await?;
     pieces.send(Ok("}".into())).await.ok();
     Ok(())
 }

@@ -15,6 +15,40 @@ async fn sql_answers_an_array_or_lines_from_text_or_an_object() {
 }
 
 #[tokio::test]
+async fn sql_answers_in_the_format_that_is_asked_for() {
+    let running = start(loopback()).await;
+    let csv = send(running.http("POST", "/api/sql?format=csv").body("SELECT n")).await;
+    assert_eq!(header(&csv, "content-type"), "text/csv; charset=utf-8; header=present");
+    assert_eq!(csv.text().await.unwrap(), "n\n0\n1\n2\n");
+    let accept = "application/vnd.apache.arrow.stream";
+    let arrow = send(running.http("POST", "/api/sql").header("accept", accept).body("SELECT n")).await;
+    assert_eq!(header(&arrow, "content-type"), accept);
+    let bytes = arrow.bytes().await.unwrap();
+    let reader = arrow::ipc::reader::StreamReader::try_new(&bytes[..], None).expect("a stream");
+    assert_eq!(reader.map(|batch| batch.expect("rows").num_rows()).sum::<usize>(), 3);
+    let parquet = send(running.http("POST", "/api/sql?format=parquet").body("SELECT n")).await.bytes().await.unwrap();
+    assert!(parquet.starts_with(b"PAR1") && parquet.ends_with(b"PAR1"));
+    for format in ["csv", "arrow", "parquet"] {
+        let cut = send(running.http("POST", &format!("/api/sql?format={format}")).body("late error")).await;
+        cut.bytes().await.expect_err("the answer is cut, so that nobody takes it for complete");
+    }
+    let (status, body) = answer(running.http("POST", "/api/sql?format=xml").body("SELECT n")).await;
+    assert_eq!((status, &body["error"]["exit_code"]), (400, &json!(64)));
+}
+
+#[tokio::test]
+async fn a_tail_is_events_whose_ids_say_where_to_go_on() {
+    let running = start(loopback()).await;
+    let request = running.http("GET", "/api/tail/made?filter=n%20%3E%201").header("last-event-id", "0:0");
+    let tail = send(request).await;
+    assert_eq!(header(&tail, "content-type"), "text/event-stream");
+    let row = "data: {\"after\":\"0:0\",\"filter\":\"n > 1\"}";
+    assert_eq!(tail.text().await.unwrap(), format!("id: 0:1\n{row}\n\nid: 0:2\n\n"));
+    let (status, body) = answer(running.http("GET", "/api/tail/unknown")).await;
+    assert_eq!((status, &body["error"]["exit_code"]), (400, &json!(64)));
+}
+
+#[tokio::test]
 async fn an_error_before_the_first_row_has_a_status_and_the_exit_code_of_the_command_line() {
     let running = start(loopback()).await;
     let (status, body) = answer(running.http("POST", "/api/sql").body("SELEC")).await;

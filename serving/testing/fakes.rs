@@ -15,7 +15,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
-use crate::Control;
+use crate::{Control, Tail, TailStream, Tailed};
 
 /// Remembers what it was asked. `query.wait` in a search waits for `go_on`.
 #[derive(Default)]
@@ -251,6 +251,23 @@ impl Control for FakeControl {
             }
             other => Err(Error::change(format!("run `{other}` (known: status)"))),
         }
+    }
+}
+
+/// Follows `made`: two rows, and then one that waits; `filter` is said back.
+#[derive(Default)]
+pub(super) struct FakeTail;
+
+#[async_trait]
+impl Tail for FakeTail {
+    async fn begin(&self, source: &str, filter: Option<&str>, after: Option<&str>) -> Result<TailStream> {
+        if source == "unknown" {
+            return Err(Error::change("open source `unknown` (known: made)"));
+        }
+        let row = json!({"filter": filter, "after": after}).to_string();
+        let told =
+            [Ok(Tailed { id: "0:1".to_owned(), row: Some(row) }), Ok(Tailed { id: "0:2".to_owned(), row: None })];
+        Ok(Box::pin(futures::stream::iter(told)))
     }
 }
 

@@ -163,6 +163,7 @@ async fn an_address_that_cannot_be_had_is_named_with_its_setting() {
             views: cold.clone(),
             clock: std::sync::Arc::new(contract::SystemClock),
             control: control.clone(),
+            tail: std::sync::Arc::new(super::fakes::FakeTail),
             webhooks: Vec::new(),
             metrics: std::sync::Arc::new(String::new),
             health: std::sync::Arc::new(|| (true, json!({}))),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::{ROUTES, Server, Services, Settings, serve};
-use fakes::{FakeCold, FakeControl, FakeHot, FakeWebhook};
+use fakes::{FakeCold, FakeControl, FakeHot, FakeTail, FakeWebhook};
 
 /// A running server and the fakes behind it.
 struct Running {
@@ -38,6 +38,7 @@ async fn start(settings: Settings) -> Running {
         views: cold.clone(),
         clock: Arc::new(contract::SystemClock),
         control: control.clone(),
+        tail: Arc::new(FakeTail),
         webhooks: vec![webhook.clone()],
         metrics: Arc::new(|| "databroker_up 1\n".to_owned()),
         health: Arc::new(|| (false, json!({"status": "failed", "parts": {"cold": {"reason": "no <space>"}}}))),
@@ -83,7 +84,12 @@ async fn every_route_answers_on_its_port_and_the_page_lists_it() {
     let running = start(loopback()).await;
     let page = send(running.http("GET", "/")).await.text().await.expect("a page");
     for route in ROUTES {
-        let path = route.path.replace("{index}", "github").replace("{id}", "1").replace("{name}", "status");
+        let path = route
+            .path
+            .replace("{index}", "github")
+            .replace("{id}", "1")
+            .replace("{name}", "status")
+            .replace("{source}", "made");
         let path = path.replace("{*path}", "made");
         let body = match route.path {
             "/api/sql" => "SELECT n",

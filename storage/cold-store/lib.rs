@@ -55,13 +55,17 @@ mod durable;
 mod file_stats;
 mod ids;
 mod layout;
+mod live;
 mod maintain;
 mod marks;
 mod query;
 mod query_error;
+mod query_threads;
 mod repair;
 mod rewrite;
+mod row_filter;
 mod scan;
+mod session;
 mod settings;
 #[cfg(test)]
 mod sharing_test;
@@ -74,6 +78,9 @@ mod vacuum;
 mod views;
 
 pub use layout::{coverage_schema, runs_schema};
+pub use live::LiveTable;
+pub use row_filter::RowFilter;
+pub use session::Session;
 pub use settings::Settings;
 pub use store::{DeltaStore, TableSummary};
 pub use views::{Explained, ViewEngine, ViewRun};

@@ -1,51 +1,29 @@
 //! SQL over the tables: read-only, in bounded memory and time.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use arrow::array::RecordBatch;
 use contract::{Error, Result, TableStream};
-use datafusion::catalog::{
-    CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider, TableProvider,
-};
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{FunctionRegistry, SessionState};
-use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::SendableRecordBatchStream;
-use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
-use futures::stream::{self, Stream, StreamExt};
-use tokio::time::Instant;
+use datafusion::prelude::SessionConfig;
 
 use crate::Settings;
-use crate::layout::Layout;
-use crate::query_error::explain;
-use crate::scan::Scan;
-use crate::table::View;
+use crate::query_threads::QueryThreads;
+use crate::session::{CATALOG, QueryLimits, Session, Tables};
 use crate::views::sketch;
-
-/// Characters of a query: a longer one is a program's mistake, and its plan would fill the memory.
-const QUERY_BYTES_MAX: usize = 1 << 20;
-
-/// The name before the schemas, which no query needs to say.
-const CATALOG: &str = "databroker";
-
-/// The schema of the views.
-const VIEWS: &str = "gold";
 
 /// Answers queries. All of them together use the memory and disk that the settings allow.
 pub(crate) struct Engine {
     template: SessionState,
     /// For [`Engine::scan`].
     scanning: SessionState,
-    rows_max: usize,
-    seconds_max: u64,
+    limits: QueryLimits,
+    threads: Arc<QueryThreads>,
 }
 
 /// Rows of a batch of a scan: with rows of 30 KB a batch of the engine's usual size would be 250 MB.
@@ -68,109 +46,25 @@ impl Engine {
         let mut template = builder.with_physical_optimizer_rules(crate::uniqueness::rules()).build();
         add_functions(&mut template).map_err(|error| Error::stop("start the query engine").because(error))?;
         let scanning = SessionStateBuilder::new_from_existing(template.clone()).with_config(scan_config).build();
-        Ok(Self { template, scanning, rows_max: settings.query_rows_max, seconds_max: settings.query_seconds_max })
-    }
-
-    /// Answers a query over tables at one moment, and the views.
-    pub(crate) async fn query(
-        &self,
-        query: &str,
-        tables: Vec<(Arc<Layout>, View)>,
-        views: Arc<dyn SchemaProvider>,
-    ) -> Result<TableStream> {
-        if query.len() > QUERY_BYTES_MAX {
-            return Err(Error::change(format!(
-                "answer a query of {} bytes: {QUERY_BYTES_MAX} is the most",
-                query.len()
-            )));
-        }
-        let mut names: Vec<String> = tables.iter().map(|(layout, _)| layout.name.clone()).collect();
-        names.extend(views.table_names().into_iter().map(|name| format!("{VIEWS}.{name}")));
-        let starting = async {
-            let context = context(&self.template, scans(tables))?;
-            let catalog = context.catalog(CATALOG).expect("registered by `context`");
-            catalog.register_schema(VIEWS, views)?;
-            start(&context, query).await
-        };
-        self.within_limits(starting, names).await
-    }
-
-    /// Answers a plan that was made with a context of [`Engine::context`].
-    pub(crate) async fn answer(
-        &self,
-        context: &SessionContext,
-        plan: LogicalPlan,
-        names: &[String],
-    ) -> Result<TableStream> {
-        let starting = async { context.execute_logical_plan(plan).await?.execute_stream().await };
-        self.within_limits(starting, names.to_vec()).await
-    }
-
-    async fn within_limits(
-        &self,
-        starting: impl Future<Output = Result<SendableRecordBatchStream, DataFusionError>>,
-        names: Vec<String>,
-    ) -> Result<TableStream> {
-        let deadline = Instant::now() + Duration::from_secs(self.seconds_max);
-        let started = tokio::time::timeout_at(deadline, starting).await;
-        let stream = started.map_err(|_| self.late())?.map_err(|error| explain(&error, &names))?;
-        let schema = stream.schema();
-        let running =
-            Running { stream, deadline, rows_left: self.rows_max, late: self.late(), rows_max: self.rows_max };
-        Ok(TableStream { schema, batches: running.batches(names) })
-    }
-
-    /// Answers a plan of ours, however long it takes and however much it answers.
-    pub(crate) async fn stream(
-        &self,
-        context: &SessionContext,
-        plan: LogicalPlan,
-        names: &[String],
-    ) -> Result<TableStream> {
-        let started = async { context.execute_logical_plan(plan).await?.execute_stream().await };
-        let stream = started.await.map_err(|error| explain(&error, names))?;
-        Ok(unlimited(stream, names.to_vec()))
-    }
-
-    /// A context in which some tables, named `SCHEMA.NAME`, are there and no others.
-    pub(crate) fn context(
-        &self,
-        tables: Vec<(String, Arc<dyn TableProvider>)>,
-    ) -> Result<SessionContext, DataFusionError> {
-        context(&self.template, tables)
-    }
-
-    /// The names of the tables of a context.
-    pub(crate) fn tables(context: &SessionContext) -> Vec<String> {
-        let catalog = context.catalog(CATALOG).expect("registered by `context`");
-        let of = |schema: String| {
-            let tables = catalog.schema(&schema).map(|tables| tables.table_names()).unwrap_or_default();
-            tables.into_iter().map(move |table| format!("{schema}.{table}")).collect::<Vec<_>>()
-        };
-        let mut names: Vec<_> = catalog.schema_names().into_iter().flat_map(of).collect();
-        names.sort();
-        names
-    }
-
-    /// Checks that a plan only reads.
-    pub(crate) fn check_reads(plan: &LogicalPlan) -> Result<(), DataFusionError> {
-        let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        read_only.verify_plan(plan)
+        let limits = QueryLimits { rows_max: settings.query_rows_max, seconds_max: settings.query_seconds_max };
+        let threads = Arc::new(QueryThreads::new(settings.query_threads)?);
+        Ok(Self { template, scanning, limits, threads })
     }
 
     /// Answers a query of ours, however long it takes and however much it answers.
-    pub(crate) async fn scan(&self, query: &str, tables: Vec<(Arc<Layout>, View)>) -> Result<TableStream> {
-        let names: Vec<String> = tables.iter().map(|(layout, _)| layout.name.clone()).collect();
-        let context = context(&self.scanning, scans(tables)).map_err(|error| explain(&error, &names))?;
-        let stream = start(&context, query).await.map_err(|error| explain(&error, &names))?;
-        Ok(unlimited(stream, names))
+    pub(crate) async fn scan(&self, query: &str, tables: Tables) -> Result<TableStream> {
+        let session = Session::new(&self.scanning, tables, None, self.threads.clone())?;
+        session.query(query).await
     }
 
-    fn late(&self) -> Error {
-        Error::retry(format!(
-            "answer the query within {} s (setting `cold.query_seconds_max`); ask for less, such as one day",
-            self.seconds_max
-        ))
+    /// Begins to read tables for ourselves, however long it takes and however much it answers.
+    pub(crate) fn unlimited(&self, tables: Tables) -> Result<Session> {
+        Session::new(&self.template, tables, None, self.threads.clone())
+    }
+
+    /// Begins to read tables at one moment.
+    pub(crate) fn session(&self, tables: Tables) -> Result<Session> {
+        Session::new(&self.template, tables, Some(self.limits), self.threads.clone())
     }
 }
 
@@ -195,83 +89,4 @@ fn config() -> SessionConfig {
     // `SELECT now()` and times without a zone mean UTC, as all times here.
     options.execution.time_zone = Some("UTC".to_owned());
     config
-}
-
-async fn start(context: &SessionContext, query: &str) -> Result<SendableRecordBatchStream, DataFusionError> {
-    let plan = context.state().create_logical_plan(query).await?;
-    Engine::check_reads(&plan)?;
-    context.execute_logical_plan(plan).await?.execute_stream().await
-}
-
-fn unlimited(stream: SendableRecordBatchStream, names: Vec<String>) -> TableStream {
-    let schema = stream.schema();
-    let batches = stream.map(move |batch| batch.map_err(|error| explain(&error, &names)));
-    TableStream { schema, batches: Box::pin(batches) }
-}
-
-struct Running {
-    stream: SendableRecordBatchStream,
-    deadline: Instant,
-    rows_left: usize,
-    rows_max: usize,
-    late: Error,
-}
-
-impl Running {
-    /// The answer, which ends with an error where a limit is reached.
-    fn batches(self, names: Vec<String>) -> Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>> {
-        let batches = stream::unfold(Some(self), move |running| {
-            let names = names.clone();
-            async move {
-                let mut running = running?;
-                let next = match tokio::time::timeout_at(running.deadline, running.stream.next()).await {
-                    Err(_) => return Some((Err(running.late), None)),
-                    Ok(next) => next?,
-                };
-                match next {
-                    Ok(batch) => match running.rows_left.checked_sub(batch.num_rows()) {
-                        Some(left) => {
-                            running.rows_left = left;
-                            Some((Ok(batch), Some(running)))
-                        }
-                        None => Some((Err(too_many(running.rows_max)), None)),
-                    },
-                    Err(error) => Some((Err(explain(&error, &names)), None)),
-                }
-            }
-        });
-        Box::pin(batches)
-    }
-}
-
-fn too_many(rows_max: usize) -> Error {
-    Error::retry(format!(
-        "answer more than {rows_max} rows (setting `cold.query_rows_max`); add a LIMIT, or group the rows"
-    ))
-}
-
-fn context(
-    state: &SessionState,
-    tables: Vec<(String, Arc<dyn TableProvider>)>,
-) -> Result<SessionContext, DataFusionError> {
-    let mut schemas: BTreeMap<String, Arc<MemorySchemaProvider>> = BTreeMap::new();
-    for (name, table) in tables {
-        let (schema, name) = name.split_once('.').expect("tables are named `SCHEMA.NAME`");
-        schemas.entry(schema.to_owned()).or_default().register_table(name.to_owned(), table)?;
-    }
-    let catalog = MemoryCatalogProvider::new();
-    for (name, schema) in schemas {
-        catalog.register_schema(&name, schema)?;
-    }
-    let context = SessionContext::new_with_state(state.clone());
-    context.register_catalog_list(Arc::new(datafusion::catalog::MemoryCatalogProviderList::new()));
-    context.register_catalog(CATALOG, Arc::new(catalog));
-    Ok(context)
-}
-
-fn scans(tables: Vec<(Arc<Layout>, View)>) -> Vec<(String, Arc<dyn TableProvider>)> {
-    let scan = |(layout, view): (Arc<Layout>, View)| -> (String, Arc<dyn TableProvider>) {
-        (layout.name.clone(), Arc::new(Scan::new(layout, view)))
-    };
-    tables.into_iter().map(scan).collect()
 }

@@ -11,6 +11,7 @@ use contract::{
     Clock, ColdStore, ColdTable, Coverage, Day, Error, IdPlace, Offset, OffsetRange, Partition, Positions, Result,
     RowSchema, Rows, SourceId, Store, TableStream, drop_below,
 };
+use datafusion::catalog::TableProvider;
 use parquet::file::properties::WriterProperties;
 
 use crate::Settings;
@@ -19,9 +20,12 @@ use crate::commit::COVERAGE_PREFIX;
 use crate::data_file::writer_properties;
 use crate::durable::create_directory;
 use crate::layout::Layout;
+use crate::live::{Live, LiveTable};
 use crate::marks::prefix;
 use crate::query::Engine;
-use crate::table::{Pending, Table, View};
+use crate::scan::Scan;
+use crate::session::{Session, Tables};
+use crate::table::{Pending, Table};
 use crate::views::{Gold, GoldSchema};
 
 /// How many times [`Settings::commit_bytes_max`] may wait before `write` asks for a commit first: the runtime
@@ -73,6 +77,8 @@ pub(crate) struct Inner {
     /// What was written per source. Held while rows are given to the three tables, and while a query
     /// takes its view of all tables.
     written: Mutex<BTreeMap<SourceId, Written>>,
+    /// Tables of others, see [`DeltaStore::show`].
+    live: Mutex<Vec<Arc<dyn LiveTable>>>,
     /// Who has it.
     pub(crate) access: Access,
 }
@@ -225,9 +231,24 @@ impl DeltaStore {
             runs,
             gold: tokio::sync::Mutex::default(),
             directory,
+            live: Mutex::default(),
             access,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Begins to read all tables at this moment, within the limits of the settings.
+    ///
+    /// # Errors
+    /// When a table cannot be read.
+    pub async fn session(&self) -> Result<Session> {
+        let session = self.inner.engine.session(self.inner.at_one_moment().await?)?;
+        session.with_views(Arc::new(GoldSchema(self.inner.clone())))
+    }
+
+    /// Lets queries read a table whose rows somebody else knows.
+    pub fn show(&self, table: Arc<dyn LiveTable>) {
+        self.inner.live.lock().unwrap_or_else(PoisonError::into_inner).push(table);
     }
 
     /// The tables with their sizes, by name.
@@ -292,10 +313,15 @@ impl Inner {
     }
 
     /// All tables as a query sees them.
-    async fn at_one_moment(&self) -> Result<Vec<(Arc<Layout>, View)>> {
+    async fn at_one_moment(&self) -> Result<Tables> {
         self.refresh().await?;
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let live = live.into_iter().map(|table| (table.name().to_owned(), Arc::new(Live(table)) as _));
         let _no_write_meanwhile = self.written();
-        Ok(self.tables().into_iter().map(|table| (table.layout.clone(), table.view().clone())).collect())
+        let scan = |table: Arc<Table>| -> (String, Arc<dyn TableProvider>) {
+            (table.layout.name.clone(), Arc::new(Scan::new(table.layout.clone(), table.view().clone())))
+        };
+        Ok(self.tables().into_iter().map(scan).chain(live).collect())
     }
 
     fn write(&self, rows: &Rows) -> Result<()> {
@@ -401,8 +427,7 @@ impl ColdStore for DeltaStore {
     }
 
     async fn sql(&self, query: &str) -> Result<TableStream> {
-        let tables = self.inner.at_one_moment().await?;
-        self.inner.engine.query(query, tables, Arc::new(GoldSchema(self.inner.clone()))).await
+        self.session().await?.query(query).await
     }
 
     async fn scan(&self, query: &str) -> Result<TableStream> {

@@ -5,12 +5,14 @@ mod backfill;
 mod collecting;
 mod dead_letters;
 mod doctor;
+mod export;
 mod feeds;
 mod role;
 mod roles;
 mod search;
 mod sql;
 mod status;
+mod tail;
 mod templates;
 mod up;
 mod verify;
@@ -76,6 +78,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Templates { force } => templates::run(&settings, *force, arguments.json).await,
         Command::Feeds { action } => feeds::run(&settings, &arguments.data, action.clone(), arguments.json).await,
         Command::Sql { query } => sql::run(&settings, &arguments.data, query, arguments.json).await,
+        Command::Tail { source, filter } => tail::run(&settings, &arguments.data, source, filter.as_deref()).await,
+        Command::Export { what, to, format, resume } => {
+            let export = export::Export { what, to, format, resume: *resume };
+            export::run(&settings, &arguments.data, export, arguments.json).await
+        }
         command => {
             let asked = Asked::from(command);
             let answer = asked.answer(&settings, &arguments.data).await?;
@@ -147,6 +154,8 @@ impl From<&Command> for Asked {
             | Command::Feeds { .. }
             | Command::Templates { .. }
             | Command::Sql { .. }
+            | Command::Export { .. }
+            | Command::Tail { .. }
             | Command::Config { .. } => read("status", json!({}), status::print),
         }
     }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Control;
 use crate::broker::{Access, Broker};
 use crate::settings::Settings;
+use crate::tail::LogTail;
 
 /// Opens the engines. A Kafka or an Elasticsearch that is away is waited for with a warning, until `give_up`: after a power cut
 /// all start at the same time. Nothing answers here until then, so that the process is not ready.
@@ -34,6 +35,7 @@ pub(crate) fn services(
     webhooks: Vec<Arc<dyn Webhook>>,
     metrics: Metrics,
     health: &Arc<Health>,
+    stop: &CancellationToken,
 ) -> Services {
     let (health, troubles) = (health.clone(), broker.engines.troubles.clone());
     let known = std::sync::Mutex::new(std::collections::BTreeSet::new());
@@ -55,6 +57,7 @@ pub(crate) fn services(
         views: broker.cold.clone(),
         clock: broker.engines.clock.clone(),
         control,
+        tail: Arc::new(LogTail { log: broker.engines.log.clone(), stop: stop.clone() }),
         webhooks,
         metrics: Arc::new(move || metrics.render()),
         health: Arc::new(ready),

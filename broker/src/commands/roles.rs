@@ -25,7 +25,7 @@ use super::collecting::{collectors, first_failure, start_collectors};
 use super::role::{open, services};
 use crate::broker::{Access, Broker, Work};
 use crate::settings::Settings;
-use crate::signals;
+use crate::{signals, sql_clients};
 
 /// One process of several.
 struct Role {
@@ -60,7 +60,7 @@ impl Role {
             settings.elasticsearch_listen = String::new();
         }
         let control = Arc::new(Control::reading(self.broker.clone(), self.stop.clone()));
-        let services = services(&self.broker, control, webhooks, self.metrics.clone(), &self.health);
+        let services = services(&self.broker, control, webhooks, self.metrics.clone(), &self.health, &self.stop);
         let server = serving::serve(&settings, services, self.stop.clone().cancelled_owned()).await?;
         let (version, data) = (env!("CARGO_PKG_VERSION"), self.broker.data.display());
         info!(http = %server.http, "databroker {version} {}s: status and metrics of `{data}` at http://{}/", self.name, server.http);
@@ -140,9 +140,11 @@ pub(crate) async fn process(settings: &Settings, data: &Path) -> Result<ExitCode
 pub(crate) async fn serve(settings: &Settings, data: &Path) -> Result<ExitCode> {
     let Some(role) = Role::open("serve", settings, data, Access::Serve).await? else { return Ok(ExitCode::SUCCESS) };
     let server = role.serve(Vec::new()).await?;
+    let sql = sql_clients::serve(&role.broker, role.stop.clone()).await?;
     let measuring = tokio::spawn(role.broker.clone().measure_until(role.stop.clone()));
     role.until_asked(std::future::pending()).await?;
     let code = role.end(server).await;
+    sql.ended().await;
     measuring.await.context("measure how far behind the stores are")?;
     Ok(code)
 }

@@ -1,42 +1,26 @@
 //! `status` and `topics`: what is there and how far each store is.
 
-use contract::{Result, Topic};
+use contract::Result;
 use serde_json::{Value, json};
 
 use crate::broker::Broker;
 use crate::output;
 
-/// How far a store is behind the log.
-pub(crate) struct Lag {
+/// How far a store is behind a source's topic, over all partitions.
+pub(crate) struct StoreLag {
     pub(crate) store: &'static str,
     pub(crate) records: i64,
     pub(crate) seconds: f64,
 }
 
 /// How far both stores are behind a source's topic.
-pub(crate) async fn lags(broker: &Broker, source: &acquisition::Source) -> Result<[Lag; 2]> {
-    let engines = &broker.engines;
-    let topic = Topic::raw(source.id);
-    let end = engines.log.extent(&topic).await?.end();
-    let lag = async |store: &'static str, at: contract::Positions| -> Result<Lag> {
-        let mut lag = Lag { store, records: 0, seconds: 0.0 };
-        for (&partition, &end) in &end.0 {
-            let from = at.of(partition);
-            lag.records += (end - from).max(0);
-            if from < end {
-                let first = contract::Positions([(partition, from)].into());
-                let batch = engines.log.read(&topic, &first, 1, std::time::Duration::ZERO).await;
-                let first = batch.ok().and_then(|batch| batch.records.first().map(|record| record.appended_at));
-                let age = first.map_or(0.0, |appended| engines.clock.now().since(appended).as_secs_f64());
-                lag.seconds = lag.seconds.max(age);
-            }
-        }
-        Ok(lag)
-    };
-    Ok([
-        lag("hot", engines.hot.committed(source.id).await?).await?,
-        lag("cold", engines.cold.committed(source.id).await?).await?,
-    ])
+pub(crate) async fn lags(broker: &Broker, source: &acquisition::Source) -> Result<[StoreLag; 2]> {
+    let lags = broker.ends().lags(source).await?;
+    Ok(["hot", "cold"].map(|store| {
+        let of_store = || lags.iter().filter(|lag| lag.store == store);
+        let seconds = of_store().map(|lag| lag.seconds).fold(0.0, f64::max);
+        StoreLag { store, records: of_store().map(|lag| lag.records).sum(), seconds }
+    }))
 }
 
 /// The whole picture as one document.

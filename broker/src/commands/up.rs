@@ -16,7 +16,7 @@ use super::collecting::{collectors, first_failure, start_collectors};
 use super::role::{open, services};
 use crate::broker::{Access, Broker, OpenLog, Work};
 use crate::settings::Settings;
-use crate::{running, signals};
+use crate::{running, signals, sql_clients};
 
 /// Runs until Ctrl-C or SIGTERM, then drains and ends.
 pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Result<ExitCode> {
@@ -35,13 +35,14 @@ pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Resul
     let control = Arc::new(Control::new(broker.clone(), &work, stop.clone()));
     let all: Vec<_> = broker.sources.iter().collect();
     let Collectors { polled, webhooks } = collectors(&broker, &all, sample)?;
-    let services = services(&broker, control, webhooks, metrics, &health);
+    let services = services(&broker, control, webhooks, metrics, &health, &stop);
     let server = serving::serve(&settings.serving_in_force(), services, stop.clone().cancelled_owned()).await?;
     let kafka = match &broker.log {
         OpenLog::Embedded(log) => embedded_log::kafka::serve(log.clone(), stop.clone()).await?,
         OpenLog::Kafka { .. } => None,
     };
-    let _announced = running::announce(data, &server, kafka.as_ref().map(|kafka| kafka.address))?;
+    let sql = sql_clients::serve(&broker, stop.clone()).await?;
+    let _announced = running::announce(data, &server, kafka.as_ref().map(|kafka| kafka.address), &sql)?;
     let mut collectors = start_collectors(&broker, polled, &stop);
     greet(&broker, &server, sample);
     if let Some(kafka) = &kafka {
@@ -67,6 +68,7 @@ pub(crate) async fn run(settings: &Settings, data: &Path, sample: bool) -> Resul
     drain.cancel();
     work.drained().await?;
     server.ended().await;
+    sql.ended().await;
     if let Some(kafka) = kafka {
         kafka.ended().await;
     }

@@ -26,6 +26,7 @@ use super::moment::Moment;
 use crate::query::Engine;
 use crate::query_error::explain;
 use crate::scan::Scan;
+use crate::session::{Session, check_reads};
 use crate::table::{Committed, View};
 
 /// The relation of all merged rows, which the second statement reads.
@@ -56,11 +57,11 @@ impl Layers<'_> {
             Ok((format!("silver.{source}"), moment.past(&self.watermark(source))?))
         };
         let tables = self.moments.iter().map(past).collect::<Result<Vec<_>, DataFusionError>>();
-        let context = tables.and_then(|tables| engine.context(tables)).map_err(|error| failed(self.view, &error))?;
-        let speed = plan(&context, self.view, &self.view.stored).await?;
+        let session = engine.session(tables.map_err(|error| failed(self.view, &error))?)?;
+        let speed = plan(&session, self.view, &self.view.stored).await?;
         let from = request.from.map(|from| from.minus(self.view.past));
         let range = range(self.shape, from, request.to);
-        merge(self.shape, &context, self.batch(), speed, range).map_err(|error| failed(self.view, &error))
+        merge(self.shape, session.context(), self.batch(), speed, range).map_err(|error| failed(self.view, &error))
     }
 
     /// The stored rows, or none.
@@ -76,15 +77,15 @@ impl Layers<'_> {
 }
 
 /// Plans a statement of a view.
-pub(super) async fn plan(context: &SessionContext, view: &ViewFile, statement: &Statement) -> Result<LogicalPlan> {
-    let wrong = |error| view.wrong(statement.line, &reason(&error, &Engine::tables(context)));
-    let plan = context.state().create_logical_plan(&statement.in_place()).await.map_err(wrong)?;
-    Engine::check_reads(&plan).map_err(wrong)?;
+pub(super) async fn plan(session: &Session, view: &ViewFile, statement: &Statement) -> Result<LogicalPlan> {
+    let wrong = |error| view.wrong(statement.line, &reason(&session.explain(&error)));
+    let plan = session.context().state().create_logical_plan(&statement.in_place()).await.map_err(wrong)?;
+    check_reads(&plan).map_err(wrong)?;
     Ok(plan)
 }
 
-fn reason(error: &DataFusionError, tables: &[String]) -> String {
-    let text = explain(error, tables).to_string();
+fn reason(error: &Error) -> String {
+    let text = error.to_string();
     text.strip_prefix("failed to answer the query: ").map_or(text.clone(), str::to_owned)
 }
 
@@ -143,34 +144,25 @@ fn range(shape: &Shape, from: Option<Timestamp>, to: Option<Timestamp>) -> Optio
 }
 
 /// What is shown of the merged rows.
-pub(super) async fn shown(
-    engine: &Engine,
-    view: &ViewFile,
-    merged: LogicalPlan,
-) -> Result<(SessionContext, LogicalPlan)> {
+pub(super) async fn shown(engine: &Engine, view: &ViewFile, merged: LogicalPlan) -> Result<(Session, LogicalPlan)> {
     let table: Arc<dyn TableProvider> = Arc::new(ViewTable::new(merged.clone(), None));
-    let context = engine.context(vec![(format!("silver.{MERGED}"), table)]).map_err(|error| failed(view, &error))?;
+    let session = engine.session(vec![(format!("silver.{MERGED}"), table)])?;
     let plan = match &view.shown {
-        Some(statement) => plan(&context, view, statement).await?,
+        Some(statement) => plan(&session, view, statement).await?,
         None => {
             let keys = view.keys.iter().map(|key| ident(key).sort(true, false));
             let sorted = LogicalPlanBuilder::from(merged).sort(keys.collect::<Vec<_>>()).and_then(|plan| plan.build());
             sorted.map_err(|error| failed(view, &error))?
         }
     };
-    Ok((context, plan))
+    Ok((session, plan))
 }
 
 /// Keeps the rows that the request asks for, in their order.
-pub(super) fn keep(
-    context: &SessionContext,
-    shape: &Shape,
-    table: TableStream,
-    request: &ViewRequest,
-) -> Result<TableStream> {
+pub(super) fn keep(session: &Session, shape: &Shape, table: TableStream, request: &ViewRequest) -> Result<TableStream> {
     let mut filters = Vec::new();
     if let Some(filter) = &request.filter {
-        filters.push(condition(context, &table, filter)?);
+        filters.push(condition(session, &table, filter)?);
     }
     // What the second statement saw of the past before the interval is not asked.
     let time = shape.time.map(|(place, _)| shape.columns.field(place));
@@ -179,7 +171,7 @@ pub(super) fn keep(
     });
     if let Some(range) = range(shape, request.from, request.to).filter(|_| is_shown) {
         let physical = DFSchema::try_from(table.schema.clone())
-            .and_then(|schema| context.state().create_physical_expr(range, &schema));
+            .and_then(|schema| session.context().state().create_physical_expr(range, &schema));
         filters.push(physical.map_err(|error| Error::stop("cut the time of a view").because(error))?);
     }
     let left = request.rows_max.map_or(usize::MAX, |rows| usize::try_from(rows).unwrap_or(usize::MAX));
@@ -201,14 +193,14 @@ pub(super) fn keep(
     Ok(TableStream { schema, batches })
 }
 
-fn condition(context: &SessionContext, table: &TableStream, filter: &str) -> Result<Arc<dyn PhysicalExpr>> {
+fn condition(session: &Session, table: &TableStream, filter: &str) -> Result<Arc<dyn PhysicalExpr>> {
     let schema = DFSchema::try_from(table.schema.clone());
     let read = schema.and_then(|schema| {
-        let state = context.state();
+        let state = session.context().state();
         let expression = state.create_logical_expr(filter, &schema)?;
         state.create_physical_expr(expression, &schema)
     });
-    let condition = read.map_err(|error| wrong_filter(filter, &reason(&error, &[])))?;
+    let condition = read.map_err(|error| wrong_filter(filter, &reason(&explain(&error, &[]))))?;
     match condition.data_type(&table.schema) {
         Ok(DataType::Boolean) => Ok(condition),
         _ => Err(wrong_filter(filter, "it is neither true nor false of a row; say `type = 'PushEvent'`")),
@@ -217,7 +209,7 @@ fn condition(context: &SessionContext, table: &TableStream, filter: &str) -> Res
 
 fn matching(batch: &RecordBatch, filter: &Arc<dyn PhysicalExpr>) -> Result<RecordBatch> {
     let kept = filter.evaluate(batch).and_then(|value| value.into_array(batch.num_rows()));
-    let kept = kept.map_err(|error| wrong_filter(&filter.to_string(), &reason(&error, &[])))?;
+    let kept = kept.map_err(|error| wrong_filter(&filter.to_string(), &reason(&explain(&error, &[]))))?;
     filter_record_batch(batch, kept.as_boolean())
         .map_err(|error| Error::stop("filter the rows of a view").because(error))
 }
@@ -227,5 +219,5 @@ fn wrong_filter(filter: &str, reason: &str) -> Error {
 }
 
 pub(super) fn failed(view: &ViewFile, error: &DataFusionError) -> Error {
-    view.wrong(view.stored.line, &reason(error, &[]))
+    view.wrong(view.stored.line, &reason(&explain(error, &[])))
 }

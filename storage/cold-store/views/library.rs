@@ -24,6 +24,7 @@ use super::run::{Task, ViewEngine, ViewRun};
 use super::runs::Line;
 use super::shipped::SHIPPED;
 use crate::layout::Partitioning;
+use crate::scan::Scan;
 use crate::store::{DeltaStore, Inner, finished};
 
 /// Views of the user's at the most.
@@ -125,8 +126,8 @@ impl Inner {
             let table: Arc<dyn TableProvider> = Arc::new(EmptyTable::new(layout.schema.clone()));
             (layout.name.clone(), table)
         });
-        let context = self.engine.context(empty.collect()).map_err(|error| failed(view, &error))?;
-        let stored = plan(&context, view, &view.stored).await?;
+        let session = self.engine.session(empty.collect())?;
+        let stored = plan(&session, view, &view.stored).await?;
         let shape = check(view, &stored, &silver.collect::<Vec<_>>())?;
         let merged = as_stored(&shape, stored).map_err(|error| failed(view, &error))?;
         shown(&self.engine, view, merged).await?;
@@ -150,9 +151,9 @@ impl Inner {
         }
         let layers = self.layers(&view, &shape).await?;
         let merged = layers.merged(&self.engine, request).await?;
-        let (context, plan) = shown(&self.engine, &view, merged).await?;
-        let table = self.engine.answer(&context, plan, &[]).await?;
-        let table = keep(&context, &shape, table, request)?;
+        let (session, plan) = shown(&self.engine, &view, merged).await?;
+        let table = session.run(session.context(), plan).await?;
+        let table = keep(&session, &shape, table, request)?;
         Ok(ViewAnswer { boundary: self.boundary(&layers, request).await?, table })
     }
 
@@ -188,7 +189,9 @@ impl Inner {
         if self.access.has_others() {
             self.coverage.refresh().await?;
         }
-        let tables = vec![(self.coverage.layout.clone(), self.coverage.view().clone())];
+        let view = self.coverage.view().clone();
+        let table: Arc<dyn TableProvider> = Arc::new(Scan::new(self.coverage.layout.clone(), view));
+        let tables = vec![(self.coverage.layout.name.clone(), table)];
         let batches: Vec<RecordBatch> = self.engine.scan(&query, tables).await?.batches.try_collect().await?;
         for batch in &batches {
             let kinds = batch.column(0).as_string::<i32>();

@@ -155,13 +155,14 @@ impl Task<'_> {
         let tables = self.moments.iter().map(|(source, moment)| (format!("silver.{source}"), moment.stored(periods)));
         let engine = &self.inner.engine;
         let wrong = |error| failed(self.view, &error);
-        let context = engine.context(tables.collect()).map_err(wrong)?;
+        let session = engine.unlimited(tables.collect())?;
         let (plan, _held) = match self.engine {
-            ViewEngine::Embedded => (plan(&context, self.view, &self.view.stored).await?, None),
+            ViewEngine::Embedded => (plan(&session, self.view, &self.view.stored).await?, None),
             ViewEngine::Spark => {
                 let written = self.on_spark().await?;
                 let output = written.output().display().to_string();
-                let rows = context.read_parquet(output, ParquetReadOptions::default()).await.map_err(wrong)?;
+                let rows =
+                    session.context().read_parquet(output, ParquetReadOptions::default()).await.map_err(wrong)?;
                 (rows.into_unoptimized_plan(), Some(written))
             }
         };
@@ -174,7 +175,7 @@ impl Task<'_> {
                 LogicalPlanBuilder::from(plan).sort([time]).and_then(|plan| plan.build()).map_err(wrong)?
             }
         };
-        let mut answer = engine.stream(&context, plan, &[]).await?;
+        let mut answer = session.run(session.context(), plan).await?;
         let (mut adds, mut rows, mut waiting, mut bytes) = (Vec::new(), 0, Vec::new(), 0);
         while let Some(batch) = answer.batches.next().await.transpose()? {
             rows += batch.num_rows() as u64;
