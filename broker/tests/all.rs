@@ -24,6 +24,9 @@ mod kafka_clients;
 mod parity;
 #[cfg(test)]
 #[cfg(feature = "real-servers")]
+mod s3;
+#[cfg(test)]
+#[cfg(feature = "real-servers")]
 mod sharing;
 mod story;
 mod support;

@@ -22,9 +22,11 @@ use tokio::time::Instant;
 
 use crate::Settings;
 use crate::layout::Layout;
+use crate::place::Place;
 use crate::query_error::explain;
 use crate::scan::Scan;
 use crate::table::View;
+use crate::travel;
 
 /// Characters of a query: a longer one is a program's mistake, and its plan would fill the memory.
 const QUERY_BYTES_MAX: usize = 1 << 20;
@@ -45,8 +47,9 @@ pub(crate) struct Engine {
 const SCAN_BATCH_ROWS: usize = 1_024;
 
 impl Engine {
-    /// An engine that spills into the directory `spill`, or where the system keeps temporary files.
-    pub(crate) fn new(spill: Option<PathBuf>, settings: &Settings) -> Result<Self> {
+    /// An engine that reads files of `place` and spills into the directory `spill`, or where the system keeps temporary
+    /// files.
+    pub(crate) fn new(spill: Option<PathBuf>, settings: &Settings, place: &Place) -> Result<Self> {
         let mode = spill.map_or(DiskManagerMode::OsTmpDirectory, |spill| DiskManagerMode::Directories(vec![spill]));
         let disk =
             DiskManagerBuilder::default().with_mode(mode).with_max_temp_directory_size(settings.query_spill_bytes_max);
@@ -55,6 +58,9 @@ impl Engine {
             .with_disk_manager_builder(disk)
             .build_arc();
         let runtime = runtime.map_err(|error| Error::stop("start the query engine").because(error))?;
+        if !place.is_on_disk() {
+            runtime.register_object_store(place.store_url().as_ref(), place.store().clone());
+        }
         let config = self::config().with_target_partitions(settings.query_threads);
         let scan_config = self::config().with_target_partitions(1).with_batch_size(SCAN_BATCH_ROWS);
         let template =
@@ -120,6 +126,7 @@ async fn start(
 ) -> Result<SendableRecordBatchStream, DataFusionError> {
     let context = SessionContext::new_with_state(state.clone());
     context.register_catalog_list(Arc::new(datafusion::catalog::MemoryCatalogProviderList::new()));
+    travel::register(&context, &tables);
     context.register_catalog(CATALOG, catalog(tables)?);
     let state = context.state();
     let dialect = state.config().options().sql_parser.dialect;

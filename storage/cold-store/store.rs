@@ -19,8 +19,10 @@ use crate::commit::COVERAGE_PREFIX;
 use crate::data_file::writer_properties;
 use crate::durable::create_directory;
 use crate::layout::Layout;
+use crate::place::Place;
 use crate::marks::prefix;
 use crate::query::Engine;
+use crate::remote::is_remote;
 use crate::table::{Pending, Table, View};
 
 /// How many times [`Settings::commit_bytes_max`] may wait before `write` asks for a commit first: the runtime
@@ -66,6 +68,8 @@ pub(crate) struct Inner {
     written: Mutex<BTreeMap<SourceId, Written>>,
     /// Who has it.
     pub(crate) access: Access,
+    /// Where it lies.
+    place: Place,
 }
 
 /// The tables of a source, in the order in which they are committed.
@@ -120,9 +124,10 @@ impl DeltaStore {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let directory = make(directory)?;
+        let directory = make(directory, &settings)?;
         let (access, spill) = Access::alone(&directory)?;
-        Self::assemble(directory, schemas, settings, clock, access, Some(spill)).await
+        let place = place(&directory, &settings, Some(spill.clone()))?;
+        Self::assemble(place, schemas, settings, clock, access, Some(spill)).await
     }
 
     /// Opens the store in a directory for writing beside other processes that open it so: each takes the rows of partitions
@@ -136,11 +141,12 @@ impl DeltaStore {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let directory = make(directory)?;
-        let place = directory.clone();
-        let locked = finished(tokio::task::spawn_blocking(move || Access::shared(&place))).await;
+        let directory = make(directory, &settings)?;
+        let locks = directory.clone();
+        let locked = finished(tokio::task::spawn_blocking(move || Access::shared(&locks))).await;
         let (access, spill, _turn) = locked?;
-        Self::assemble(directory, schemas, settings, clock, access, Some(spill)).await
+        let place = place(&directory, &settings, Some(spill.clone()))?;
+        Self::assemble(place, schemas, settings, clock, access, Some(spill)).await
     }
 
     /// Opens the store in a directory for reading beside a process that writes. Each call reads what was
@@ -154,14 +160,15 @@ impl DeltaStore {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let directory = std::path::absolute(directory)
-            .map_err(|error| Error::change(format!("open the cold store `{}`", directory.display())).because(error))?;
+        let directory = folder(directory, &settings)?;
+        let place = place(&directory, &settings, None)?;
         // The folder for spilled rows is emptied by processes that write, so it is not a reader's.
-        Self::assemble(directory, schemas, settings, clock, Access::Read, None).await
+        Self::assemble(place, schemas, settings, clock, Access::Read, None).await
     }
 
-    async fn assemble(
-        directory: PathBuf,
+    /// Opens the tables at a place.
+    pub(crate) async fn assemble(
+        place: Place,
         schemas: &[&'static RowSchema],
         settings: Settings,
         clock: Arc<dyn Clock>,
@@ -178,21 +185,21 @@ impl DeltaStore {
             };
             Ok(Arc::new(table))
         };
-        let dead_letters = open(Layout::dead_letters(&directory), schemas).await?;
+        let dead_letters = open(Layout::dead_letters(&place), schemas).await?;
         let mut sources = BTreeMap::new();
         let mut written = BTreeMap::new();
         for schema in schemas {
             let source = Source {
-                bronze: open(Layout::bronze(schema.source, &directory), &[schema]).await?,
+                bronze: open(Layout::bronze(schema.source, &place), &[schema]).await?,
                 dead_letters: dead_letters.clone(),
-                silver: open(Layout::silver(schema, &directory), &[schema]).await?,
+                silver: open(Layout::silver(schema, &place), &[schema]).await?,
                 turn: tokio::sync::Mutex::new(()),
             };
             written.insert(schema.source, Written::of(schema.source, &source));
             sources.insert(schema.source, source);
         }
         let ledger = vec![COVERAGE_PREFIX.to_owned()];
-        let coverage = Layout::coverage(&directory);
+        let coverage = Layout::coverage(&place);
         let coverage = Arc::new(if access.writes() {
             Table::open(coverage, ledger).await?
         } else {
@@ -200,7 +207,7 @@ impl DeltaStore {
         });
         let inner = Inner {
             properties: writer_properties(&settings)?,
-            engine: Engine::new(spill, &settings)?,
+            engine: Engine::new(spill, &settings, &place)?,
             coverage,
             maintenance: tokio::sync::Mutex::new(()),
             coverage_turn: tokio::sync::Mutex::new(()),
@@ -210,8 +217,14 @@ impl DeltaStore {
             sources,
             dead_letters,
             access,
+            place,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Where the tables lie: a folder's path, or the URL in an object store.
+    pub fn location(&self) -> String {
+        self.inner.place.shown("")
     }
 
     /// The tables with their sizes, by name.
@@ -262,9 +275,14 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether others may write meanwhile: in an object store whoever has the credentials.
+    pub(crate) fn has_others(&self) -> bool {
+        self.access.has_others() || !self.place.is_on_disk()
+    }
+
     /// Where others may write: what they committed since.
     pub(crate) async fn refresh(&self) -> Result<()> {
-        if self.access.has_others() {
+        if self.has_others() {
             for table in self.tables() {
                 table.refresh().await?;
             }
@@ -352,7 +370,7 @@ impl Store for DeltaStore {
 
     async fn committed(&self, source: SourceId) -> Result<Positions> {
         let tables = self.inner.source(source)?;
-        if self.inner.access.has_others() {
+        if self.inner.has_others() {
             tables.silver.refresh().await?;
         }
         Ok(Written::of(source, tables).committed)
@@ -397,7 +415,7 @@ impl ColdStore for DeltaStore {
     }
 
     async fn coverage_committed(&self) -> Result<Positions> {
-        if self.inner.access.has_others() {
+        if self.inner.has_others() {
             self.inner.coverage.refresh().await?;
         }
         Ok(self.inner.coverage.positions(COVERAGE_PREFIX))
@@ -426,8 +444,24 @@ pub(crate) async fn finished<T>(task: tokio::task::JoinHandle<Result<T>>) -> Res
     task.await.unwrap_or_else(|panic| Err(Error::stop("finish a task of the cold store").because(panic)))
 }
 
-/// Makes the directory of a store; answers its path from the root.
-fn make(directory: &Path) -> Result<PathBuf> {
-    let made = create_directory(directory).and_then(|()| fs::canonicalize(directory));
-    made.map_err(|error| Error::stop(format!("open the cold store `{}`", directory.display())).because(error))
+/// Where this process locks, spills and, if the store is of this disk, keeps the tables: `directory`, unless `cold.url` is
+/// another folder.
+fn folder(directory: &Path, settings: &Settings) -> Result<PathBuf> {
+    let other = settings.url.strip_prefix("file://").unwrap_or(&settings.url);
+    let folder = if other.is_empty() || is_remote(other) { directory } else { Path::new(other) };
+    std::path::absolute(folder)
+        .map_err(|error| Error::change(format!("open the cold store `{}`", folder.display())).because(error))
+}
+
+/// Where the tables lie, by `cold.url`, for a process that has the folder `directory` and may write files into `spill`.
+fn place(directory: &Path, settings: &Settings, spill: Option<PathBuf>) -> Result<Place> {
+    settings.check()?;
+    if is_remote(&settings.url) { Place::remote(settings, spill) } else { Place::on_disk(directory) }
+}
+
+/// Makes the folder of a store; answers its path from the root.
+fn make(directory: &Path, settings: &Settings) -> Result<PathBuf> {
+    let folder = folder(directory, settings)?;
+    let made = create_directory(&folder).and_then(|()| fs::canonicalize(&folder));
+    made.map_err(|error| Error::stop(format!("open the cold store `{}`", folder.display())).because(error))
 }
