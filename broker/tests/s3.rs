@@ -29,9 +29,8 @@ fn real_servers_faults_of_a_killed_s3_server_and_backfills_end_with_what_an_undi
         ("AWS_ACCESS_KEY_ID", "lab".to_owned()),
         ("AWS_SECRET_ACCESS_KEY", "lab-secret".to_owned()),
     ]);
-    let files = [(0, 900), (600, 900), (1_200, 2_000)].map(|(from, count)| {
-        place.write(&format!("{from}.json.gz"), &gzip_lines(&events(from, count)))
-    });
+    let files = [(0, 900), (600, 900), (1_200, 2_000)]
+        .map(|(from, count)| place.write(&format!("{from}.json.gz"), &gzip_lines(&events(from, count))));
     for kill in 0..kills {
         let file = &files[random.below(3) as usize];
         if kill % 3 < 2 {

@@ -32,7 +32,8 @@ pub(crate) fn missing(layout: &Layout, state: &DeltaTableState) -> Result<Vec<St
         match found.field_with_name(name) {
             Ok(other) if other.data_type() == wanted => {}
             Ok(other) => {
-                let what = format!("its column `{name}` is of type {}, and this version wants {wanted}", other.data_type());
+                let what =
+                    format!("its column `{name}` is of type {}, and this version wants {wanted}", other.data_type());
                 return Err(refused(layout, &what));
             }
             Err(_) if field.is_nullable() => missing.push(name.clone()),
@@ -59,8 +60,7 @@ pub(crate) async fn grow(layout: &Layout, store: &LogStoreRef, state: &DeltaTabl
     let all: StructType =
         (layout.schema.as_ref().try_into_kernel()).map_err(|error| Error::stop(doing()).because(error))?;
     let fields: Vec<_> = all.fields().filter(|field| names.contains(&field.name)).cloned().collect();
-    let properties =
-        CommitProperties::default().with_create_checkpoint(false).with_cleanup_expired_logs(Some(false));
+    let properties = CommitProperties::default().with_create_checkpoint(false).with_cleanup_expired_logs(Some(false));
     let mut table = DeltaTable::new(store.clone());
     table.load().await.map_err(|error| failed(doing(), error))?;
     let grown = table.add_columns().with_fields(fields).with_commit_properties(properties).await;

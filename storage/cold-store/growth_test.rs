@@ -23,29 +23,36 @@ const RATIO: Column = column("ratio", Kind::Float);
 const PARTS: Column = column("parts", Kind::StructList(MEMBERS));
 const MEMBERS: &[Column] = &[column("parts.name", Kind::Text), column("parts.size", Kind::Integer)];
 
-const fn schema(columns: &'static [Column]) -> RowSchema {
-    RowSchema { source: SOURCE, period: contract::Period::Day, columns }
-}
-
 /// The suite's columns and two more.
-static GROWN: RowSchema = schema(&[
-    TYPE,
-    NUMBER,
-    column("language", Kind::Text),
-    LABELS,
-    PUBLIC,
-    CREATED_AT,
-    RATIO,
-    PARTS,
-    column("stars", Kind::TextList),
-]);
+pub(crate) static GROWN: RowSchema = RowSchema {
+    source: SOURCE,
+    period: contract::Period::Day,
+    columns: &[
+        TYPE,
+        NUMBER,
+        column("language", Kind::Text),
+        LABELS,
+        PUBLIC,
+        CREATED_AT,
+        RATIO,
+        PARTS,
+        column("stars", Kind::TextList),
+    ],
+};
 
 /// One column is of another type.
-static CHANGED: RowSchema =
-    schema(&[TYPE, column("number", Kind::Text), LABELS, PUBLIC, CREATED_AT, RATIO, PARTS]);
+static CHANGED: RowSchema = RowSchema {
+    source: SOURCE,
+    period: contract::Period::Day,
+    columns: &[TYPE, column("number", Kind::Text), LABELS, PUBLIC, CREATED_AT, RATIO, PARTS],
+};
 
 /// One column is gone.
-static SHRUNK: RowSchema = schema(&[TYPE, NUMBER, LABELS, PUBLIC, CREATED_AT, PARTS]);
+static SHRUNK: RowSchema = RowSchema {
+    source: SOURCE,
+    period: contract::Period::Day,
+    columns: &[TYPE, NUMBER, LABELS, PUBLIC, CREATED_AT, PARTS],
+};
 
 struct Grown;
 
@@ -56,7 +63,7 @@ impl contract::Processor for Grown {
     }
 }
 
-fn grown_rows(from: i64, to: i64) -> contract::Rows {
+pub(crate) fn grown_rows(from: i64, to: i64) -> contract::Rows {
     let mut builder = RowsBuilder::new(&GROWN);
     for offset in from..to {
         assert!(builder.record(&record(0, offset), &Grown).is_ok());
@@ -100,7 +107,8 @@ async fn a_table_gets_new_columns_in_place_and_old_rows_have_none_of_them() {
         }
         // One that reads, of the version before.
         let clock = Arc::new(SystemClock);
-        let reader = DeltaStore::open_read_only(directory.path(), &[&SCHEMA], Settings::default(), clock).await.unwrap();
+        let reader =
+            DeltaStore::open_read_only(directory.path(), &[&SCHEMA], Settings::default(), clock).await.unwrap();
         assert_eq!(number(&reader, "SELECT count(*) FROM silver.github").await, 18 + from);
     }
     let log = std::fs::read_dir(directory.path().join("silver/github/_delta_log")).unwrap();

@@ -14,11 +14,11 @@ use parquet::data_type::ByteArray;
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
 
+use crate::committed::CommittedFile;
 use crate::layout::PartitionValue;
 use crate::place::Place;
 use crate::reader::{Selection, batches, column};
 use crate::store::{Source, finished};
-use crate::committed::CommittedFile;
 
 /// Batches of ids that wait for who asked; with the one being read this bounds the memory.
 const QUEUED_BATCHES_MAX: usize = 2;

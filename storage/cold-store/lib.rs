@@ -59,6 +59,10 @@ mod compact;
 mod data_file;
 mod durable;
 mod file_stats;
+#[cfg(test)]
+mod foreign_test;
+#[cfg(test)]
+mod growth_test;
 mod ids;
 mod layout;
 mod maintain;
@@ -74,6 +78,8 @@ mod remote;
 mod remote_test;
 mod repair;
 mod rewrite;
+#[cfg(test)]
+mod scale_test;
 mod scan;
 mod settings;
 #[cfg(test)]
@@ -82,13 +88,9 @@ mod store;
 mod table;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod scale_test;
+mod travel;
 #[cfg(test)]
 mod travel_test;
-#[cfg(test)]
-mod growth_test;
-mod travel;
 mod vacuum;
 
 pub use layout::coverage_schema;

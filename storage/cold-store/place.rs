@@ -128,7 +128,8 @@ impl Place {
 
     /// The place of a file of it from the store's root.
     pub(crate) fn location(&self, relative: &str) -> Path {
-        let text = if self.prefix.as_ref().is_empty() { relative.to_owned() } else { format!("{}/{relative}", self.prefix) };
+        let text =
+            if self.prefix.as_ref().is_empty() { relative.to_owned() } else { format!("{}/{relative}", self.prefix) };
         Path::parse(&text).unwrap_or_else(|_| Path::from(text))
     }
 
@@ -162,9 +163,7 @@ impl Place {
     pub(crate) fn draft(&self, relative: &str) -> Result<PathBuf> {
         match &self.kind {
             Kind::Disk(directory) => Ok(directory.join(relative)),
-            Kind::Remote(Some(staging)) => {
-                Ok(staging.join(relative.rsplit('/').next().unwrap_or(relative)))
-            }
+            Kind::Remote(Some(staging)) => Ok(staging.join(relative.rsplit('/').next().unwrap_or(relative))),
             Kind::Remote(None) => Err(Error::change("write to the cold store: it is open for reading only")),
         }
     }

@@ -18,8 +18,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use tokio::runtime::Handle;
 
-use crate::place::{Place, failed};
 use crate::committed::CommittedFile;
+use crate::place::{Place, failed};
 
 /// Bytes at a file's end that are read first: the footer of most files lies in them, so it takes one request.
 const FOOTER_BYTES: usize = 64 << 10;

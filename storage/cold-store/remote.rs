@@ -147,7 +147,8 @@ fn google(settings: &Settings, url: &Url, credentials: &Credentials) -> Result<G
     if !settings.endpoint.is_empty() {
         builder = builder.with_base_url(&settings.endpoint);
     }
-    let options = client_options(settings, Some(&settings.endpoint).filter(|text| !text.is_empty()).map(|text| &**text))?;
+    let options =
+        client_options(settings, Some(&settings.endpoint).filter(|text| !text.is_empty()).map(|text| &**text))?;
     Ok(builder.with_client_options(options).with_retry(retries(settings)))
 }
 

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use contract::conformance::cold_store::{CASES, Place as Ground, SCHEMA, SOURCE, number, rows};
-use contract::{ColdStore, Error, Remedy, Result, Store, SystemClock};
+use contract::{ColdStore, Remedy, Result, Store, SystemClock};
 use deltalake::Path;
+use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::{
@@ -241,8 +242,10 @@ async fn a_store_that_does_not_answer_is_worth_trying_again_and_a_refusal_is_not
     // Multiples of three are lost before they arrive.
     prefix.store.requests.store(0, Ordering::Relaxed);
     prefix.store.one_in.store(1, Ordering::Relaxed);
-    let asked: Result<_, Error> = store.sql("SELECT count(body) FROM bronze.github").await.map(drop);
-    let error = asked.err().expect("the first request is lost");
+    let asked = async || -> Result<Vec<_>> {
+        store.sql("SELECT count(body) FROM bronze.github").await?.batches.try_collect().await
+    };
+    let error = asked().await.expect_err("the first request is lost");
     assert_eq!(error.remedy(), Remedy::Retry, "{error}");
 }
 

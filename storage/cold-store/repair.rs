@@ -12,11 +12,11 @@ use datafusion::common::ScalarValue;
 use deltalake::kernel::Action;
 use deltalake::protocol::DeltaOperation;
 
+use crate::committed::CommittedFile;
 use crate::data_file::write_files;
 use crate::layout::{PartitionValue, Partitioning};
 use crate::rewrite::Rewrite;
 use crate::store::{Inner, finished};
-use crate::committed::CommittedFile;
 use crate::table::{Commit, Outcome, Table};
 
 type Places = HashSet<(Partition, Offset)>;

@@ -9,10 +9,10 @@ use deltalake::kernel::{Action, Add, Remove};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
 
+use crate::committed::CommittedFile;
 use crate::data_file::{self, DataFile};
 use crate::layout::{Layout, PartitionValue};
 use crate::reader::{Batches, Selection, batches};
-use crate::committed::CommittedFile;
 
 /// Bytes of rows that are read at once, about; the batch's rows follow from the size of a file's rows.
 const BATCH_BYTES: i64 = 4 << 20;
@@ -66,9 +66,9 @@ impl Rewrite {
         let value = self.files.first().map_or(PartitionValue::Whole, |file| file.value.clone());
         let mut open: Option<DataFile> = None;
         for batch in rows {
-            let batch = self.conform(&batch?).map_err(|error| {
-                Error::stop(format!("write rows of `{}` anew", self.layout.name)).because(error)
-            })?;
+            let batch = self
+                .conform(&batch?)
+                .map_err(|error| Error::stop(format!("write rows of `{}` anew", self.layout.name)).because(error))?;
             if batch.num_rows() == 0 {
                 continue;
             }

@@ -59,7 +59,6 @@ fn memory_peak() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test starts itself again to be measured alone")]
 fn folder() -> Option<std::ffi::OsString> {
     std::env::var_os(FOLDER)
 }

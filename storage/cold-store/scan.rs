@@ -22,8 +22,8 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
 
-use crate::layout::Layout;
 use crate::committed::CommittedFile;
+use crate::layout::Layout;
 use crate::table::View;
 
 /// A table at one moment.

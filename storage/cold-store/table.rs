@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use contract::{Error, Positions, Remedy, Result, SourceId};
+use deltalake::DeltaTableError;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
 use deltalake::kernel::{Action, StructType};
@@ -13,7 +14,6 @@ use deltalake::logstore::{LogStoreRef, get_actions};
 use deltalake::operations::create::CreateBuilder;
 use deltalake::protocol::DeltaOperation;
 use deltalake::table::state::DeltaTableState;
-use deltalake::DeltaTableError;
 
 use crate::committed::Committed;
 use crate::durable::{create_directory, unique_name};
@@ -301,15 +301,15 @@ impl Table {
 impl TableLog {
     /// Reads the commits that came since; answers whether one of them is `ours`.
     async fn update(&mut self, ours: Option<&Commit>) -> Result<bool, DeltaTableError> {
-        let before = self.state.version();
-        self.state.update(self.store.as_ref(), None).await?;
-        let mut is_ours = false;
-        for version in before + 1..=self.state.version() {
+        // Both go on together, or neither: marks that were behind would let rows in twice.
+        let (mut state, mut marks, mut is_ours) = (self.state.clone(), self.marks.clone(), false);
+        state.update(self.store.as_ref(), None).await?;
+        for version in self.state.version() + 1..=state.version() {
             let entry = self.store.read_commit_entry(version).await?;
             let entry = entry.ok_or(DeltaTableError::InvalidVersion(version))?;
             for action in get_actions(version, &entry)? {
                 match &action {
-                    Action::Txn(transaction) => self.marks.take(transaction),
+                    Action::Txn(transaction) => marks.take(transaction),
                     Action::CommitInfo(info) => {
                         let id = info.info.get(COMMIT_ID).and_then(|id| id.as_str());
                         is_ours |= id.is_some_and(|id| ours.is_some_and(|ours| ours.id == id));
@@ -318,6 +318,7 @@ impl TableLog {
                 }
             }
         }
+        (self.state, self.marks) = (state, marks);
         Ok(is_ours)
     }
 

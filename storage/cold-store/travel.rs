@@ -134,9 +134,8 @@ fn integer(argument: &Expr) -> Option<i64> {
 
 /// The rows of now below an offset of each partition that is named.
 fn below(layout: &Arc<Layout>, view: &View, pairs: &[(i64, i64)]) -> QueryResult<Arc<dyn TableProvider>> {
-    let of = |&(partition, offset): &(i64, i64)| {
-        col("_partition").eq(lit(partition)).and(col("_offset").lt(lit(offset)))
-    };
+    let of =
+        |&(partition, offset): &(i64, i64)| col("_partition").eq(lit(partition)).and(col("_offset").lt(lit(offset)));
     let filter = pairs.iter().map(of).reduce(Expr::or).unwrap_or_else(|| lit(false));
     let now = provider_as_source(Arc::new(Scan::new(layout.clone(), view.clone())));
     let plan = LogicalPlanBuilder::scan(layout.name.clone(), now, None)?.filter(filter)?.build()?;
@@ -218,7 +217,8 @@ impl Past {
     async fn at(&self, version: u64) -> Result<Committed> {
         let store = self.layout.place.log_store();
         let state = DeltaTableState::try_new(store.as_ref(), Some(version)).await;
-        let state = state.map_err(|error| failed(format!("read `{}` at version {version}", self.layout.name), error))?;
+        let state =
+            state.map_err(|error| failed(format!("read `{}` at version {version}", self.layout.name), error))?;
         Ok(Committed::read(&self.layout, &state, Marks::default(), &self.now))
     }
 
@@ -288,7 +288,9 @@ impl Log {
         let (mut commits, mut checkpoints) = (BTreeSet::new(), BTreeSet::new());
         let mut names = layout.place.store().list(Some(&layout.place.location("_delta_log")));
         while let Some(entry) = names.try_next().await.map_err(|error| place::failed(doing(), error))? {
-            let Some((version, kind)) = entry.location.filename().and_then(|name| name.split_once('.')) else { continue };
+            let Some((version, kind)) = entry.location.filename().and_then(|name| name.split_once('.')) else {
+                continue;
+            };
             let Ok(version) = version.parse::<u64>() else { continue };
             if kind == "json" {
                 commits.insert(version);

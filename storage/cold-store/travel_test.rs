@@ -76,7 +76,8 @@ async fn a_version_that_is_gone_is_refused_and_the_oldest_one_named() {
         Arc::new(move || Timestamp(SystemClock.now().0 + ahead.load(Ordering::Relaxed)))
     };
     let store = open(&directory, 24, clock.clone()).await;
-    (commit(&store, 0).await, commit(&store, 10).await);
+    commit(&store, 0).await;
+    commit(&store, 10).await;
     store.maintain().await.unwrap();
     let before = SystemClock.now();
     commit(&store, 20).await;
