@@ -1,6 +1,5 @@
 //! Foreign readers judge a table after every kind of maintenance: delta-rs, Polars and DuckDB from Python, and Spark.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
