@@ -23,6 +23,9 @@ use crate::rewrite::Rewrite;
 use crate::store::{Inner, finished};
 use crate::table::{Commit, Outcome, Table, View};
 
+/// Files of one step at the most: what is kept of each while it is read, however small it is, bounds the memory too.
+const STEP_FILES_MAX: usize = 500;
+
 impl Inner {
     /// Compacts the small files of each partition value; answers how many files became how many.
     pub(crate) async fn compact(&self, table: &Table) -> Result<(usize, usize)> {
@@ -133,7 +136,7 @@ fn choose(files: &[&Arc<CommittedFile>], target_bytes: u64, count_min: usize) ->
     let mut by_size = files.to_vec();
     by_size.sort_by_key(|file| file.bytes);
     let (mut total, mut count) = (0_u64, 0);
-    for file in &by_size {
+    for file in by_size.iter().take(STEP_FILES_MAX) {
         let outgrows = count >= count_min && file.bytes > total;
         if outgrows || total.saturating_add(file.bytes) > target_bytes {
             break;

@@ -39,6 +39,9 @@ const PARTS_MAX: usize = 3;
 /// answer of the server's (5xx, 429) after all its own attempts. delta-rs keeps the message, not always the error.
 const PASSING: [&str; 3] = ["Generic S3 error", "Generic MicrosoftAzure error", "Generic GCS error"];
 
+/// How such a message names an answer that stays the same: the key is wrong, may not do that, or there is no such bucket.
+const REFUSALS: [&str; 3] = ["status code: 401", "status code: 403", "status code: 404"];
+
 /// A folder, of this disk or of an object store.
 #[derive(Clone)]
 pub(crate) struct Place {
@@ -244,10 +247,11 @@ pub(crate) fn remedy(error: &(dyn StdError + 'static)) -> Remedy {
         matches!(cause.downcast_ref(), Some(PermissionDenied { .. } | Unauthenticated { .. }))
     });
     let text = contract::with_causes(error);
-    if is_full(error) || PASSING.iter().any(|start| text.contains(start)) {
-        Remedy::Retry
-    } else if is_refused {
+    let says = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    if is_refused || says(&PASSING) && says(&REFUSALS) {
         Remedy::Change
+    } else if is_full(error) || says(&PASSING) {
+        Remedy::Retry
     } else {
         Remedy::Stop
     }
