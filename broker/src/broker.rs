@@ -135,6 +135,7 @@ impl Broker {
         let sources = acquisition::SOURCES;
         let ids: Vec<_> = sources.iter().map(|source| source.id).collect();
         let schemas: Vec<_> = sources.iter().map(|source| source.schema).collect();
+        settings.cold.check_clustering(&schemas)?;
         let [log_dir, hot_dir, cold_dir] = ["log", "hot", "cold"].map(|name| data.join(name));
         if access == Access::Read && !log_dir.exists() {
             let doing = format!(

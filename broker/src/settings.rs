@@ -65,6 +65,8 @@ impl Settings {
     /// Reads the file, if there is one, and the environment.
     pub(crate) fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self> {
         let mut table = read_file(file)?;
+        let environment: Vec<_> = environment.collect();
+        let credentials = cold_store::Credentials::from_environment(environment.iter().cloned());
         let known = known();
         check(&table, &known, file.unwrap_or(Path::new("databroker.toml")))?;
         for (name, value) in environment {
@@ -79,7 +81,10 @@ impl Settings {
                 set(&mut table, &known, &name, &value)?;
             }
         }
-        table.try_into().map_err(|cause| Error::change("understand the settings").because(cause))
+        let understood: Result<Self, _> = table.try_into();
+        let mut settings = understood.map_err(|cause| Error::change("understand the settings").because(cause))?;
+        settings.cold.credentials = credentials;
+        Ok(settings)
     }
 
     /// What is served. With a real Elasticsearch its REST here is off, since that answers itself, by rule at the same port;

@@ -26,6 +26,9 @@ mod openapi;
 mod parity;
 #[cfg(test)]
 #[cfg(feature = "real-servers")]
+mod s3;
+#[cfg(test)]
+#[cfg(feature = "real-servers")]
 mod sharing;
 mod sql_clients;
 mod story;

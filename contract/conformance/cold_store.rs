@@ -138,7 +138,8 @@ fn start() -> Timestamp {
     Timestamp::parse_rfc3339("2015-01-01T00:00:00Z").expect("valid")
 }
 
-fn record(partition: Partition, offset: Offset) -> LogRecord {
+/// The record at an offset; its body is the offset.
+pub fn record(partition: Partition, offset: Offset) -> LogRecord {
     let day = if offset < 1_000 { 0 } else { 86_400_000_000 };
     let event_time = Timestamp(start().0 + day + offset % 1_000 * 1_000 + 7);
     let body = Bytes::from(offset.to_string());

@@ -88,7 +88,7 @@ impl Inner {
     pub(crate) async fn commit_coverage(&self, range: OffsetRange, lines: &[(Offset, Coverage)]) -> Result<()> {
         self.check_writable()?;
         let _turn = self.coverage_turn.lock().await;
-        if self.access.has_others() {
+        if self.has_others() {
             self.coverage.refresh().await?;
         }
         let mut held = self.coverage.positions(COVERAGE_PREFIX);
@@ -106,7 +106,7 @@ impl Inner {
     /// another process committed of it meanwhile is left out.
     async fn append(&self, table: &Table, prefix: &str, batches: Vec<RecordBatch>, held: &Positions) -> Result<()> {
         for _ in 0..ATTEMPTS_MAX {
-            if self.access.has_others() {
+            if self.has_others() {
                 table.refresh().await?;
             }
             let found = table.positions(prefix);
@@ -125,7 +125,7 @@ impl Inner {
                 epoch_id: now.0.div_euclid(1_000),
             };
             let actions = adds.into_iter().map(Action::Add).collect();
-            let commit = Commit { actions, moves, operation, begun, now_ms: self.now_ms() };
+            let commit = Commit { moves, ..Commit::new(actions, operation, begun, self.now_ms()) };
             match table.commit(commit).await? {
                 Outcome::Done => return Ok(()),
                 Outcome::Overtaken(reason) => tracing::debug!(table = table.layout.name, "{reason}"),

@@ -14,9 +14,10 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use crate::Settings;
-use crate::durable::{create_directory, is_full, sync_directory, unique_name};
+use crate::durable::{create_directory, sync_directory, unique_name};
 use crate::file_stats::FileStats;
 use crate::layout::{Layout, PartitionValue};
+use crate::place;
 
 /// How data files are written.
 pub(crate) fn writer_properties(settings: &Settings) -> Result<WriterProperties> {
@@ -43,7 +44,8 @@ pub(crate) struct DataFile {
     layout: Arc<Layout>,
     value: PartitionValue,
     relative: String,
-    path: PathBuf,
+    /// Where it is written.
+    draft: PathBuf,
     writer: Option<ArrowWriter<File>>,
     stats: FileStats,
 }
@@ -56,21 +58,21 @@ impl DataFile {
             _ => String::new(),
         };
         let relative = format!("{folder}part-{}.zstd.parquet", unique_name());
-        let path = layout.root.join(&relative);
-        let directory = layout.root.join(&folder);
-        let opened = create_directory(&directory).and_then(|()| File::create_new(&path));
-        let file = opened.map_err(|error| failed(&path, error))?;
+        let draft = layout.place.draft(&relative)?;
+        let directory = draft.parent().unwrap_or(&draft);
+        let opened = create_directory(directory).and_then(|()| File::create_new(&draft));
+        let file = opened.map_err(|error| failed(&draft, error))?;
         let schema: SchemaRef = layout.files.clone();
         let writer = ArrowWriter::try_new(file, schema, Some(properties.clone()));
-        let writer = Some(writer.map_err(|error| failed(&path, error))?);
-        Ok(Self { layout: layout.clone(), value, relative, path, writer, stats: FileStats::default() })
+        let writer = Some(writer.map_err(|error| failed(&draft, error))?);
+        Ok(Self { layout: layout.clone(), value, relative, draft, writer, stats: FileStats::default() })
     }
 
     /// Adds rows with the columns of the layout's files.
     pub(crate) fn write(&mut self, rows: &RecordBatch) -> Result<()> {
         self.stats.add(rows);
         let writer = self.writer.as_mut().expect("there until `finish`, which takes the file");
-        writer.write(rows).map_err(|error| failed(&self.path, error))
+        writer.write(rows).map_err(|error| failed(&self.draft, error))
     }
 
     /// Bytes so far, about.
@@ -78,16 +80,17 @@ impl DataFile {
         self.writer.as_ref().map_or(0, |writer| (writer.bytes_written() + writer.in_progress_size()) as u64)
     }
 
-    /// Brings the file onto stable storage and answers the action that adds it to the table.
+    /// Brings the file onto stable storage at its place and answers the action that adds it to the table. For a thread that
+    /// may wait.
     pub(crate) fn finish(mut self, now: Timestamp, data_change: bool) -> Result<Add> {
         let writer = self.writer.take().expect("there until `finish`, which takes the file");
-        let closed = writer.into_inner().map_err(|error| failed(&self.path, error));
-        let synced = closed.and_then(|file| {
-            let size = file.sync_all().and_then(|()| file.metadata()).map(|metadata| metadata.len());
-            let size = size.and_then(|size| self.path.parent().map_or(Ok(()), sync_directory).map(|()| size));
-            size.map_err(|error| failed(&self.path, error))
-        });
-        let size = synced.inspect_err(|_| remove(&self.path))?;
+        let closed = writer.into_inner().map_err(|error| failed(&self.draft, error));
+        let there = closed.and_then(|file| self.publish(&file));
+        let is_draft = there.is_err() || !self.layout.place.is_on_disk();
+        if is_draft {
+            remove(&self.draft);
+        }
+        let size = there?;
         let field = self.layout.partition_field();
         let values = field.map(|field| (field.name().clone(), self.value.text()));
         Ok(Add {
@@ -104,12 +107,26 @@ impl DataFile {
             clustering_provider: None,
         })
     }
+
+    /// Answers its size.
+    fn publish(&self, file: &File) -> Result<u64> {
+        let place = &self.layout.place;
+        let size = file.metadata().map(|metadata| metadata.len());
+        let size = if place.is_on_disk() {
+            let synced = file.sync_all().and_then(|()| self.draft.parent().map_or(Ok(()), sync_directory));
+            synced.and(size)
+        } else {
+            size
+        };
+        let size = size.map_err(|error| failed(&self.draft, error))?;
+        place.publish(&self.draft, &self.relative).map(|()| size)
+    }
 }
 
 impl Drop for DataFile {
     fn drop(&mut self) {
         if self.writer.take().is_some() {
-            remove(&self.path);
+            remove(&self.draft);
         }
     }
 }
@@ -135,12 +152,12 @@ pub(crate) fn write_files(
     Ok(adds)
 }
 
-/// Removes files that no commit will name.
+/// Removes files that no commit will name. For a thread that may wait.
 pub(crate) fn discard(layout: &Layout, adds: &[Add]) {
-    adds.iter().for_each(|add| remove(&layout.root.join(&add.path)));
+    adds.iter().for_each(|add| layout.place.remove_and_wait(&add.path));
 }
 
-/// Removes a file that no commit names.
+/// Removes a file that no commit names, or that was put from here.
 fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
         tracing::warn!(path = %path.display(), %error, "an unfinished file stays until the next vacuum");
@@ -149,6 +166,5 @@ fn remove(path: &Path) {
 
 /// The file is not part of the table yet, so after a full disk it is written anew.
 fn failed(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    let doing = format!("write the data file `{}`", path.display());
-    if is_full(&error) { Error::retry(doing).because(error) } else { Error::stop(doing).because(error) }
+    place::failed(format!("write the data file `{}`", path.display()), error)
 }

@@ -1,7 +1,6 @@
 //! The ids and places of committed rows, read from those columns of those files, and parts of files, that may hold them.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs::File;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -11,16 +10,15 @@ use contract::{Day, Error, IdPlace, Offset, OffsetRange, Partition, Result, Tabl
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, ScalarValue};
 use futures::stream;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::data_type::ByteArray;
-use parquet::errors::ParquetError;
-use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
 
+use crate::committed::CommittedFile;
 use crate::layout::PartitionValue;
+use crate::place::Place;
+use crate::reader::{Selection, batches, column};
 use crate::store::{Source, finished};
-use crate::table::CommittedFile;
 
 /// Batches of ids that wait for who asked; with the one being read this bounds the memory.
 const QUEUED_BATCHES_MAX: usize = 2;
@@ -36,11 +34,11 @@ const COLUMNS: [&str; 3] = [ID, "_partition", "_offset"];
 
 /// All ids of the period that starts at a day: `id`, `_partition`, `_offset`.
 pub(crate) fn ids(source: &Source, day: Day) -> TableStream {
-    let files = files_of(source, day);
+    let (files, place) = (files_of(source, day), source.silver.layout.place.clone());
     let (send, receive) = tokio::sync::mpsc::channel(QUEUED_BATCHES_MAX);
     tokio::task::spawn_blocking(move || {
         for file in files {
-            let read = read(&file, &COLUMNS, |_| true, |batch| send.blocking_send(Ok(batch)).is_ok());
+            let read = read(&place, &file, &COLUMNS, |_| true, |batch| send.blocking_send(Ok(batch)).is_ok());
             let go_on = match read {
                 Ok(go_on) => go_on,
                 // Who asked may be gone; then nobody needs the error either.
@@ -61,11 +59,12 @@ pub(crate) async fn find_ids(source: &Source, day: Day, ids: &[&str]) -> Result<
         return Ok(Vec::new());
     }
     let wanted = Wanted::new(ids);
-    let files = files_of(source, day);
+    let (files, place) = (files_of(source, day), source.silver.layout.place.clone());
     let find = move || {
         let mut places = Vec::new();
         for file in files.iter().filter(|file| wanted.may_be_in(file)) {
             read(
+                &place,
                 file,
                 &COLUMNS,
                 |group| wanted.may_be_in_group(group),
@@ -83,7 +82,7 @@ pub(crate) async fn find_ids(source: &Source, day: Day, ids: &[&str]) -> Result<
 /// Which offsets of some runs hold rows.
 pub(crate) async fn rows_at(source: &Source, ranges: &[OffsetRange]) -> Result<Vec<(Partition, Offset)>> {
     let ranges = ranges.to_vec();
-    let files = source.silver.view().committed.clone();
+    let (files, place) = (source.silver.view().committed.clone(), source.silver.layout.place.clone());
     let overlaps = |low: i64, high: i64, (least, greatest): (Option<i64>, Option<i64>)| {
         least.is_none_or(|least| least <= high) && greatest.is_none_or(|greatest| greatest >= low)
     };
@@ -97,7 +96,7 @@ pub(crate) async fn rows_at(source: &Source, ranges: &[OffsetRange]) -> Result<V
         let mut places = Vec::new();
         for file in files.files.iter().filter(|file| may_hold(&|column| integer_bounds(file, column))) {
             let may_be_in_group = |group: &RowGroupMetaData| may_hold(&|column| integer_bounds_of_group(group, column));
-            read(file, &COLUMNS[1..], may_be_in_group, |batch| {
+            read(&place, file, &COLUMNS[1..], may_be_in_group, |batch| {
                 let asked = places_of(&batch, 0).filter(|&(partition, offset)| {
                     ranges.iter().any(|range| range.partition == partition && (range.from..range.to).contains(&offset))
                 });
@@ -205,24 +204,23 @@ fn statistics<'a>(group: &'a RowGroupMetaData, name: &str) -> Option<&'a Statist
 /// Reads some of [`COLUMNS`] of those row groups of a file that `may_hold` says; stops when `take` says so and answers
 /// what it said last.
 fn read(
+    place: &Place,
     file: &CommittedFile,
     columns: &[&str],
     may_hold: impl Fn(&RowGroupMetaData) -> bool,
     mut take: impl FnMut(RecordBatch) -> bool,
 ) -> Result<bool> {
-    let doing = || format!("read the ids in `{}`", file.path.display());
-    let opened = File::open(&file.path).map_err(|error| Error::stop(doing()).because(error))?;
-    let failed = |error: ParquetError| Error::stop(doing()).because(error);
-    let builder = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(failed)?;
-    let groups = builder.metadata().row_groups().iter().enumerate().filter(|(_, group)| may_hold(group));
-    let groups: Vec<usize> = groups.map(|(place, _)| place).collect();
-    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
-    let reader = builder.with_projection(mask).with_row_groups(groups).with_batch_size(BATCH_ROWS).build();
+    let doing = || format!("read the ids in `{}`", place.shown(&file.relative));
+    let select = |metadata: &ParquetMetaData| {
+        let groups = metadata.row_groups().iter().enumerate().filter(|(_, group)| may_hold(group));
+        let groups = Some(groups.map(|(place, _)| place).collect());
+        let columns = Some(columns.iter().map(|&name| name.to_owned()).collect());
+        Selection { columns, groups, batch_rows: BATCH_ROWS }
+    };
     let schema = schema(columns);
-    for batch in reader.map_err(failed)? {
-        let batch = batch.map_err(|error| Error::stop(doing()).because(error))?;
-        let found: Option<Vec<_>> = columns.iter().map(|name| batch.column_by_name(name).cloned()).collect();
-        let found = found.ok_or_else(|| Error::stop(format!("{}: a column is missing", doing())))?;
+    for batch in batches(place, file, "read the ids in", select)? {
+        let batch = batch?;
+        let found = columns.iter().map(|name| column(&batch, name, &doing())).collect::<Result<Vec<_>>>()?;
         let renamed = RecordBatch::try_new(schema.clone(), found);
         if !take(renamed.map_err(|error| Error::stop(doing()).because(error))?) {
             return Ok(false);

@@ -1,13 +1,14 @@
 //! What a table's columns are, and into which folder a row goes.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Date32Array, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Date32Type, Field, FieldRef, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use contract::{Day, Error, Period, Result, RowSchema, SourceId, Timestamp};
+
+use crate::place::Place;
 
 /// How rows are spread over folders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub(crate) struct Layout {
     /// `silver.github`.
     pub(crate) name: String,
     /// Where it lies.
-    pub(crate) root: PathBuf,
+    pub(crate) place: Place,
     /// The columns of its data files.
     pub(crate) files: SchemaRef,
     /// All columns: those of the files, then the partition column.
@@ -50,49 +51,49 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// `bronze.SOURCE`.
-    pub(crate) fn bronze(source: SourceId, directory: &Path) -> Self {
+    pub(crate) fn bronze(source: SourceId, place: &Place) -> Self {
         let partitioning = Partitioning::Period { column: "append_day", of: "appended_at", period: Period::Day };
-        Self::new(format!("bronze.{source}"), directory, &contract::bronze_schema(), partitioning)
+        Self::new(format!("bronze.{source}"), place, &contract::bronze_schema(), partitioning)
     }
 
     /// `silver.SOURCE`.
-    pub(crate) fn silver(schema: &RowSchema, directory: &Path) -> Self {
+    pub(crate) fn silver(schema: &RowSchema, place: &Place) -> Self {
         let documented: Vec<_> = (schema.all().zip(schema.arrow().fields()))
             .map(|(column, field)| field.as_ref().clone().with_metadata([("comment".into(), column.doc.into())].into()))
             .collect();
         let columns = Arc::new(Schema::new(documented));
         let (column, period) = (schema.period.column(), schema.period);
         let partitioning = Partitioning::Period { column, of: "event_time", period };
-        Self::new(format!("silver.{}", schema.source), directory, &columns, partitioning)
+        Self::new(format!("silver.{}", schema.source), place, &columns, partitioning)
     }
 
     /// `ops.dead_letters`.
-    pub(crate) fn dead_letters(directory: &Path) -> Self {
+    pub(crate) fn dead_letters(place: &Place) -> Self {
         let columns = contract::dead_letter_schema();
-        Self::new("ops.dead_letters".to_owned(), directory, &columns, Partitioning::Column("source"))
+        Self::new("ops.dead_letters".to_owned(), place, &columns, Partitioning::Column("source"))
     }
 
     /// `ops.runs`.
-    pub(crate) fn runs(directory: &Path) -> Self {
-        Self::new("ops.runs".to_owned(), directory, &runs_schema(), Partitioning::None)
+    pub(crate) fn runs(place: &Place) -> Self {
+        Self::new("ops.runs".to_owned(), place, &runs_schema(), Partitioning::None)
     }
 
     /// `gold.VIEW`, of some columns; with the period of one of them it is partitioned by that, and rows are arranged already.
-    pub(crate) fn gold(view: &str, directory: &Path, columns: &SchemaRef, period: Option<Period>) -> Self {
+    pub(crate) fn gold(view: &str, place: &Place, columns: &SchemaRef, period: Option<Period>) -> Self {
         let partitioning = period.map_or(Partitioning::None, |period| Partitioning::Period {
             column: period.column(),
             of: "event_time",
             period,
         });
-        Self { is_derived: true, ..Self::new(format!("gold.{view}"), directory, columns, partitioning) }
+        Self { is_derived: true, ..Self::new(format!("gold.{view}"), place, columns, partitioning) }
     }
 
     /// `ops.coverage`.
-    pub(crate) fn coverage(directory: &Path) -> Self {
-        Self::new("ops.coverage".to_owned(), directory, &coverage_schema(), Partitioning::None)
+    pub(crate) fn coverage(place: &Place) -> Self {
+        Self::new("ops.coverage".to_owned(), place, &coverage_schema(), Partitioning::None)
     }
 
-    fn new(name: String, directory: &Path, columns: &SchemaRef, partitioning: Partitioning) -> Self {
+    fn new(name: String, place: &Place, columns: &SchemaRef, partitioning: Partitioning) -> Self {
         let kept = |field: &&FieldRef| !matches!(partitioning, Partitioning::Column(column) if column == field.name());
         let files: Vec<FieldRef> = columns.fields().iter().filter(kept).cloned().collect();
         let mut all = files.clone();
@@ -101,15 +102,9 @@ impl Layout {
             Partitioning::Column(column) => all.push(Arc::new(Field::new(column, DataType::Utf8, false))),
             Partitioning::None => {}
         }
-        let root = directory.join(name.replace('.', "/"));
-        Self {
-            name,
-            root,
-            files: Arc::new(Schema::new(files)),
-            schema: Arc::new(Schema::new(all)),
-            partitioning,
-            is_derived: false,
-        }
+        let place = place.join(&name.replace('.', "/"));
+        let (files, schema) = (Arc::new(Schema::new(files)), Arc::new(Schema::new(all)));
+        Self { name, place, files, schema, partitioning, is_derived: false }
     }
 
     /// The partition column; it comes last in [`Layout::schema`].

@@ -1,4 +1,4 @@
-//! The cold store: everything for good, as Delta tables on this disk, with SQL over them.
+//! The cold store: everything for good, as Delta tables on this disk or in an object store, with SQL over them.
 //!
 //! | table | columns | partitioned by |
 //! | --- | --- | --- |
@@ -9,7 +9,7 @@
 //! | `ops.runs` | [`runs_schema`] | not at all |
 //! | `gold.VIEW` | what the view's first statement selects | its time by `event_day` or `event_month`, if it has one |
 //!
-//! They lie in `DIR/SCHEMA/NAME` and ask of a reader no more than Delta's reader version 1.
+//! They lie in `DIR/SCHEMA/NAME`, or below the URL `cold.url` (`place.rs` says what differs), and ask of a reader no more than Delta's reader version 1.
 //! Delta's protocol: <https://github.com/delta-io/delta/blob/master/PROTOCOL.md>.
 //!
 //! # How offsets and rows become true together
@@ -44,26 +44,47 @@
 //! | two compact the same files | the second finds its files gone, and gives up; all rows are there |
 //! | old commits are cleaned while a process is behind | it reads the log anew from the last checkpoint |
 //!
+//! # Time travel
+//!
+//! Queries may name a table as it was, see `travel.rs`: `SELECT * FROM at_version('silver.github', 12)`,
+//! `at_time('silver.github', '2026-11-01T00:00:00Z')`, `at_offset('silver.github', 0, 4711)`.
+//!
 //! Data files are on stable storage before the commit that names them is written, and that file appears
 //! under its name only once it is on stable storage itself; see `durable.rs`.
 #![forbid(unsafe_code)]
 
 mod access;
+mod columns;
 mod commit;
+mod committed;
+mod compact;
 mod data_file;
 mod durable;
 mod file_stats;
+#[cfg(test)]
+mod foreign_test;
+#[cfg(test)]
+mod growth_test;
 mod ids;
 mod layout;
 mod live;
 mod maintain;
 mod marks;
+mod place;
 mod query;
 mod query_error;
 mod query_threads;
+mod reader;
+#[cfg(all(test, feature = "real-servers"))]
+mod real_servers_test;
+mod remote;
+#[cfg(test)]
+mod remote_test;
 mod repair;
 mod rewrite;
 mod row_filter;
+#[cfg(test)]
+mod scale_test;
 mod scan;
 mod session;
 mod settings;
@@ -73,12 +94,16 @@ mod store;
 mod table;
 #[cfg(test)]
 mod tests;
+mod travel;
+#[cfg(test)]
+mod travel_test;
 mod uniqueness;
 mod vacuum;
 mod views;
 
 pub use layout::{coverage_schema, runs_schema};
 pub use live::LiveTable;
+pub use remote::Credentials;
 pub use row_filter::RowFilter;
 pub use session::Session;
 pub use settings::Settings;

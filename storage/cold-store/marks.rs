@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use contract::{Offset, Partition, Positions, SourceId};
 use deltalake::DeltaTableError;
-use deltalake::kernel::{Action, Transaction};
-use deltalake::logstore::{LogStore, get_actions};
+use deltalake::kernel::Transaction;
+use deltalake::logstore::LogStore;
 use deltalake::table::state::DeltaTableState;
 
 /// Partitions whose position a table is asked for at the most: far above what a topic has.
@@ -47,20 +47,6 @@ impl Marks {
             marks.0.insert(prefix.clone(), positions);
         }
         Ok(marks)
-    }
-
-    /// Takes those of the commits after version `known` up to `last`.
-    pub(crate) async fn follow(&mut self, store: &dyn LogStore, known: u64, last: u64) -> Result<(), DeltaTableError> {
-        for version in known + 1..=last {
-            let entry = store.read_commit_entry(version).await?;
-            let entry = entry.ok_or(DeltaTableError::InvalidVersion(version))?;
-            for action in get_actions(version, &entry)? {
-                if let Action::Txn(transaction) = action {
-                    self.take(&transaction);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Takes one of a commit; the last one counts.

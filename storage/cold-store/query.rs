@@ -13,6 +13,7 @@ use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::prelude::SessionConfig;
 
 use crate::Settings;
+use crate::place::Place;
 use crate::query_threads::QueryThreads;
 use crate::session::{CATALOG, QueryLimits, Session, Tables};
 use crate::views::sketch;
@@ -30,8 +31,9 @@ pub(crate) struct Engine {
 const SCAN_BATCH_ROWS: usize = 1_024;
 
 impl Engine {
-    /// An engine that spills into the directory `spill`, or where the system keeps temporary files.
-    pub(crate) fn new(spill: Option<PathBuf>, settings: &Settings) -> Result<Self> {
+    /// An engine that reads files of `place` and spills into the directory `spill`, or where the system keeps temporary
+    /// files.
+    pub(crate) fn new(spill: Option<PathBuf>, settings: &Settings, place: &Place) -> Result<Self> {
         let mode = spill.map_or(DiskManagerMode::OsTmpDirectory, |spill| DiskManagerMode::Directories(vec![spill]));
         let disk =
             DiskManagerBuilder::default().with_mode(mode).with_max_temp_directory_size(settings.query_spill_bytes_max);
@@ -40,6 +42,9 @@ impl Engine {
             .with_disk_manager_builder(disk)
             .build_arc();
         let runtime = runtime.map_err(|error| Error::stop("start the query engine").because(error))?;
+        if !place.is_on_disk() {
+            runtime.register_object_store(place.store_url().as_ref(), place.store().clone());
+        }
         let config = self::config().with_target_partitions(settings.query_threads);
         let scan_config = self::config().with_target_partitions(1).with_batch_size(SCAN_BATCH_ROWS);
         let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();

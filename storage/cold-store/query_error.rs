@@ -6,7 +6,7 @@ use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 
 /// An error of the query engine as one of ours: `Change` for a query that is wrong, with its place; `Retry`
-/// where a limit was reached; `Stop` where a file cannot be read.
+/// where a limit was reached or an object store did not answer; `Stop` where a file cannot be read.
 pub(crate) fn explain(error: &DataFusionError, tables: &[String]) -> Error {
     let root = error.find_root();
     let fault = QueryFault { sqlstate: sqlstate(root), place: place(error, root) };
@@ -15,8 +15,14 @@ pub(crate) fn explain(error: &DataFusionError, tables: &[String]) -> Error {
             "answer the query within its memory and spill space (settings `cold.query_memory_bytes_max`, \
              `cold.query_spill_bytes_max`): {cause}"
         )),
-        DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) => {
-            Error::stop(format!("read the files of a table: {}", error.strip_backtrace()))
+        root @ (DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_)) => {
+            let doing = format!("read the files of a table: {}", error.strip_backtrace());
+            Error::new(crate::place::remedy(root), doing)
+        }
+        DataFusionError::External(cause) if cause.is::<Error>() => {
+            let own = cause.downcast_ref::<Error>().expect("just asked");
+            let text = own.to_string();
+            Error::new(own.remedy(), text.strip_prefix("failed to ").unwrap_or(&text))
         }
         DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => {
             Error::stop(format!("answer the query, a defect: {}", error.strip_backtrace()))

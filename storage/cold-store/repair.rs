@@ -12,12 +12,12 @@ use datafusion::common::ScalarValue;
 use deltalake::kernel::Action;
 use deltalake::protocol::DeltaOperation;
 
+use crate::committed::CommittedFile;
 use crate::data_file::write_files;
 use crate::layout::{PartitionValue, Partitioning};
-use crate::marks::Moves;
 use crate::rewrite::Rewrite;
 use crate::store::{Inner, finished};
-use crate::table::{Commit, CommittedFile, Outcome, Table};
+use crate::table::{Commit, Outcome, Table};
 
 type Places = HashSet<(Partition, Offset)>;
 
@@ -51,7 +51,7 @@ impl Inner {
             return Ok(());
         }
         let operation = DeltaOperation::Delete { predicate: None };
-        let commit = Commit { actions, moves: Moves::none(), operation, begun, now_ms: self.now_ms() };
+        let commit = Commit::new(actions, operation, begun, self.now_ms());
         match table.commit(commit).await? {
             Outcome::Done => Ok(()),
             Outcome::Overtaken(reason) => {

@@ -1,18 +1,18 @@
 //! New files from the rows of old ones, in memory bounded by one row group.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::{cast, filter_record_batch};
 use contract::{Error, Result, Timestamp};
 use deltalake::kernel::{Action, Add, Remove};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
 
+use crate::committed::CommittedFile;
 use crate::data_file::{self, DataFile};
 use crate::layout::{Layout, PartitionValue};
-use crate::table::CommittedFile;
+use crate::reader::{Batches, Selection, batches};
 
 /// Bytes of rows that are read at once, about; the batch's rows follow from the size of a file's rows.
 const BATCH_BYTES: i64 = 4 << 20;
@@ -40,37 +40,49 @@ impl Rewrite {
     /// Writes the rows for which `keep` is true (all, where it answers none), and answers the actions that
     /// put the new files in the place of the old ones.
     pub(crate) fn run(&self, keep: impl Fn(&RecordBatch) -> Option<BooleanArray>) -> Result<Vec<Action>> {
+        let rows = self.files.iter().flat_map(|file| match self.read(file) {
+            Ok(batches) => batches,
+            Err(error) => Box::new(std::iter::once(Err(error))),
+        });
+        let kept = rows.map(|batch| {
+            let batch = batch?;
+            Ok(match keep(&batch) {
+                Some(mask) => filter_record_batch(&batch, &mask).expect("the mask has the batch's length"),
+                None => batch,
+            })
+        });
+        self.replace(kept)
+    }
+
+    /// The same with the rows given: those of the files, in another order.
+    pub(crate) fn replace(&self, rows: impl Iterator<Item = Result<RecordBatch>>) -> Result<Vec<Action>> {
         let mut adds: Vec<Add> = Vec::new();
-        self.write(&mut adds, keep).inspect_err(|_| data_file::discard(&self.layout, &adds))?;
-        let remove = |file| remove_action(&self.layout, file, self.now, self.data_change);
-        let removes = self.files.iter().map(|file| Action::Remove(remove(file)));
+        self.write(&mut adds, rows).inspect_err(|_| data_file::discard(&self.layout, &adds))?;
+        let removes =
+            self.files.iter().map(|file| Action::Remove(remove_action(&self.layout, file, self.now, self.data_change)));
         Ok(removes.chain(adds.into_iter().map(Action::Add)).collect())
     }
 
-    fn write(&self, adds: &mut Vec<Add>, keep: impl Fn(&RecordBatch) -> Option<BooleanArray>) -> Result<()> {
+    fn write(&self, adds: &mut Vec<Add>, rows: impl Iterator<Item = Result<RecordBatch>>) -> Result<()> {
         let value = self.files.first().map_or(PartitionValue::Whole, |file| file.value.clone());
         let mut open: Option<DataFile> = None;
-        for file in &self.files {
-            self.read(file, |batch| {
-                let batch = match keep(&batch) {
-                    Some(mask) => filter_record_batch(&batch, &mask).expect("the mask has the batch's length"),
-                    None => batch,
-                };
-                if batch.num_rows() == 0 {
-                    return Ok(());
-                }
-                let mut target = match open.take() {
-                    Some(target) => target,
-                    None => DataFile::create(&self.layout, value.clone(), &self.properties)?,
-                };
-                target.write(&batch)?;
-                if target.bytes() >= self.target_bytes {
-                    adds.push(target.finish(self.now, self.data_change)?);
-                } else {
-                    open = Some(target);
-                }
-                Ok(())
-            })?;
+        for batch in rows {
+            let batch = self
+                .conform(&batch?)
+                .map_err(|error| Error::stop(format!("write rows of `{}` anew", self.layout.name)).because(error))?;
+            if batch.num_rows() == 0 {
+                continue;
+            }
+            let mut target = match open.take() {
+                Some(target) => target,
+                None => DataFile::create(&self.layout, value.clone(), &self.properties)?,
+            };
+            target.write(&batch)?;
+            if target.bytes() >= self.target_bytes {
+                adds.push(target.finish(self.now, self.data_change)?);
+            } else {
+                open = Some(target);
+            }
         }
         if let Some(last) = open {
             adds.push(last.finish(self.now, self.data_change)?);
@@ -87,20 +99,14 @@ impl Rewrite {
         data_file::discard(&self.layout, &added.collect::<Vec<_>>());
     }
 
-    fn read(&self, file: &CommittedFile, mut take: impl FnMut(RecordBatch) -> Result<()>) -> Result<()> {
-        let doing = || format!("read the data file `{}`", file.path.display());
-        let opened = File::open(&file.path).map_err(|error| Error::stop(doing()).because(error))?;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(opened);
-        let builder = builder.map_err(|error| Error::stop(doing()).because(error))?;
-        let groups = builder.metadata().row_groups().iter();
-        let row_bytes = groups.map(|group| group.total_byte_size() / group.num_rows().max(1)).max().unwrap_or(0);
-        let rows = (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS_MAX);
-        let reader = builder.with_batch_size(rows as usize).build();
-        for batch in reader.map_err(|error| Error::stop(doing()).because(error))? {
-            let batch = batch.map_err(|error| Error::stop(doing()).because(error))?;
-            take(self.conform(&batch).map_err(|error| Error::stop(doing()).because(error))?)?;
-        }
-        Ok(())
+    fn read(&self, file: &CommittedFile) -> Result<Batches> {
+        let all = |metadata: &ParquetMetaData| {
+            let groups = metadata.row_groups().iter();
+            let row_bytes = groups.map(|group| group.total_byte_size() / group.num_rows().max(1)).max().unwrap_or(0);
+            let rows = (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS_MAX);
+            Selection { columns: None, groups: None, batch_rows: rows as usize }
+        };
+        batches(&self.layout.place, file, "read the data file", all)
     }
 
     /// The columns of the layout: another engine may have written the file with types of its own.

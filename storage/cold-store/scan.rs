@@ -15,18 +15,16 @@ use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
-use datafusion::error::DataFusionError;
-use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
-use deltalake::Path;
 
+use crate::committed::CommittedFile;
 use crate::layout::Layout;
-use crate::table::{CommittedFile, View};
+use crate::table::View;
 
 /// A table at one moment.
 pub(crate) struct Scan {
@@ -38,6 +36,11 @@ impl Scan {
     /// A table as `view` shows it.
     pub(crate) fn new(layout: Arc<Layout>, view: View) -> Self {
         Self { layout, view }
+    }
+
+    /// The same under its name, for a session.
+    pub(crate) fn named(layout: Arc<Layout>, view: View) -> (String, Arc<dyn TableProvider>) {
+        (layout.name.clone(), Arc::new(Self::new(layout, view)))
     }
 
     /// The files that may hold rows for which all filters are true, by partition value and statistics.
@@ -68,10 +71,10 @@ impl Scan {
         let mut total = Statistics::new_unknown(&self.layout.schema);
         total.num_rows = files.iter().fold(Precision::Exact(0), |sum, file| sum.add(&rows(file)));
         let columns = self.layout.files.fields().len();
-        let files = files.iter().map(|file| partitioned_file(file, columns)).collect::<Result<Vec<_>>>()?;
+        let files = files.iter().map(|file| partitioned_file(&self.layout, file, columns)).collect();
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
         let source = ParquetSource::new(schema).with_table_parquet_options(state.table_options().parquet.clone());
-        let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
+        let config = FileScanConfigBuilder::new(self.layout.place.store_url(), Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(total)
             .with_projection_indices(projection.cloned())?
@@ -134,8 +137,8 @@ fn rows(file: &Arc<CommittedFile>) -> Precision<usize> {
     file.rows.map_or(Precision::Absent, Precision::Exact)
 }
 
-fn partitioned_file(file: &Arc<CommittedFile>, columns: usize) -> Result<PartitionedFile> {
-    let path = Path::from_absolute_path(&file.path).map_err(|error| DataFusionError::External(error.into()))?;
+fn partitioned_file(layout: &Layout, file: &Arc<CommittedFile>, columns: usize) -> PartitionedFile {
+    let path = layout.place.location(&file.relative);
     // The bounds need not be values that occur, so they must not answer `max(…)`.
     let mut statistics = file.bounds.as_ref().clone().to_inexact();
     statistics.num_rows = rows(file);
@@ -144,5 +147,5 @@ fn partitioned_file(file: &Arc<CommittedFile>, columns: usize) -> Result<Partiti
     let mut found = PartitionedFile::new(path.to_string(), file.bytes);
     found.object_meta.location = path;
     found.partition_values = file.value.scalar().into_iter().collect();
-    Ok(found.with_statistics(Arc::new(statistics)))
+    found.with_statistics(Arc::new(statistics))
 }

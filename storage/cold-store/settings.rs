@@ -5,10 +5,36 @@ use std::path::PathBuf;
 use contract::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::remote::Credentials;
+
+/// What queries filter on besides the time, by source.
+const CLUSTER_BY: [&str; 5] =
+    ["github.type", "github.repo_name", "dns.registrable_domain", "arxiv.primary_category", "news.feed_url"];
+
 /// How the cold store writes, keeps house and answers queries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
+    /// Where the tables lie: a folder, or below a prefix of an object store as `s3://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or
+    /// `gs://BUCKET/PREFIX`. Empty: the folder `cold` of the data directory, which with an object store holds only what queries
+    /// spill and files on their way.
+    pub url: String,
+    /// Where the object store answers, as `https://storage.example:9000`; empty is the provider's own address.
+    pub endpoint: String,
+    /// The region of an `s3://`; empty is that of the environment, or `us-east-1`.
+    pub region: String,
+    /// Whether an `endpoint` beyond this machine may be spoken to without TLS.
+    pub allow_http: bool,
+    /// A file with what logs in: lines `NAME = value` with the names of the environment (`~/.aws/credentials` is such a file),
+    /// or for `gs://` the JSON of a service account. Counts more than the environment.
+    pub credentials_file: String,
+    /// What logs in, from the environment; who reads that sets it.
+    #[serde(skip)]
+    pub credentials: Credentials,
+    /// Seconds for one request to an object store, 30: after it the request is sent again.
+    pub request_seconds_max: u64,
+    /// How often a request that failed is sent again, 5, with growing pauses; then what needed it waits and begins anew.
+    pub request_retries_max: u32,
     /// Milliseconds between commits, 10,000: each makes at least one file per table and event day, so more
     /// often means more small files; queries see rows that are not committed too, so nothing waits for it.
     pub commit_interval_ms: u64,
@@ -19,6 +45,9 @@ pub struct Settings {
     pub target_file_bytes: u64,
     /// Small files of one partition value before they are compacted, 8.
     pub compaction_files_min: usize,
+    /// Columns of silver, as `SOURCE.COLUMN`, by which compaction sorts the rows of a file, the first one first: what queries
+    /// filter on. They then skip most row groups. Lists cannot be sorted by.
+    pub cluster_by: Vec<String>,
     /// Rows of one Parquet row group, 131,072: the unit that readers skip by its statistics.
     pub row_group_rows: usize,
     /// Bytes of one Parquet row group while it is written, 32 MiB: it bounds the memory of a writer whatever
@@ -61,10 +90,19 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            url: String::new(),
+            endpoint: String::new(),
+            region: String::new(),
+            allow_http: false,
+            credentials_file: String::new(),
+            credentials: Credentials::default(),
+            request_seconds_max: 30,
+            request_retries_max: 5,
             commit_interval_ms: 10_000,
             commit_bytes_max: 64 << 20,
             target_file_bytes: 128 << 20,
             compaction_files_min: 8,
+            cluster_by: CLUSTER_BY.map(str::to_owned).to_vec(),
             row_group_rows: 131_072,
             row_group_bytes: 32 << 20,
             zstd_level: 1,
@@ -91,7 +129,7 @@ impl Settings {
     /// # Errors
     /// `Change`, with the range.
     pub fn check(&self) -> Result<()> {
-        let ranges: [(&str, u64, u64, u64); 12] = [
+        let ranges: [(&str, u64, u64, u64); 14] = [
             ("commit_interval_ms", self.commit_interval_ms, 1, 86_400_000),
             ("commit_bytes_max", self.commit_bytes_max as u64, 1, 1 << 40),
             ("target_file_bytes", self.target_file_bytes, 1 << 10, 1 << 40),
@@ -102,6 +140,8 @@ impl Settings {
             ("checkpoint_interval_commits", self.checkpoint_interval_commits, 1, 1_000_000),
             ("vacuum_retention_hours", self.vacuum_retention_hours, 1, 168),
             ("log_retention_hours", self.log_retention_hours, 1, 1_000_000),
+            ("request_seconds_max", self.request_seconds_max, 1, 600),
+            ("request_retries_max", u64::from(self.request_retries_max), 0, 20),
             ("query_seconds_max", self.query_seconds_max, 1, 3_000),
             ("query_threads", self.query_threads as u64, 1, 1_024),
         ];

@@ -40,6 +40,38 @@ async fn open_alone(directory: &Path) -> Result<DeltaStore> {
     DeltaStore::open(directory, &[&SCHEMA], settings(), Arc::new(SystemClock)).await
 }
 
+/// Where writers meet: a folder, or a prefix of an object store, where each has a folder of its own.
+#[derive(Clone)]
+pub(crate) struct Ground {
+    directory: Arc<TempDir>,
+    settings: Settings,
+}
+
+impl Ground {
+    /// With what says where the tables lie.
+    pub(crate) fn new(place: Settings) -> Self {
+        let Settings { checkpoint_interval_commits, compaction_files_min, .. } = settings();
+        let settings = Settings { checkpoint_interval_commits, compaction_files_min, ..place };
+        Self { directory: Arc::new(tempfile::tempdir().unwrap()), settings }
+    }
+
+    async fn open_shared(&self) -> DeltaStore {
+        let directory = if self.settings.url.is_empty() {
+            self.directory.path().to_owned()
+        } else {
+            self.directory.path().join(crate::durable::unique_name())
+        };
+        let opened =
+            DeltaStore::open_shared(&directory, &[&SCHEMA], self.settings.clone(), Arc::new(SystemClock)).await;
+        opened.unwrap()
+    }
+
+    async fn open_alone(&self) -> DeltaStore {
+        let (directory, settings) = (self.directory.path(), self.settings.clone());
+        DeltaStore::open(directory, &[&SCHEMA], settings, Arc::new(SystemClock)).await.unwrap()
+    }
+}
+
 /// Numbers from a seed.
 pub(crate) struct Random {
     pub(crate) seed: u64,
@@ -63,9 +95,9 @@ struct Writer {
 }
 
 impl Writer {
-    fn open(directory: &Path) -> Self {
+    fn open(ground: &Ground) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let store = runtime.block_on(open_shared(directory)).unwrap();
+        let store = runtime.block_on(ground.open_shared());
         Self { runtime, store, believes: BTreeMap::new() }
     }
 
@@ -95,7 +127,7 @@ impl Writer {
 }
 
 struct World {
-    directory: TempDir,
+    ground: Ground,
     random: Random,
     writers: Vec<Writer>,
     owners: Vec<usize>,
@@ -104,13 +136,12 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+    fn new(seed: u64, ground: Ground) -> Self {
         let mut random = Random { seed, drawn: 0 };
         let count = 2 + random.below(2) as usize;
         let mut world =
-            Self { writers: Vec::new(), owners: Vec::new(), committed: Positions::default(), random, directory };
-        world.writers.extend((0..count).map(|_| Writer::open(world.directory.path())));
+            Self { writers: Vec::new(), owners: Vec::new(), committed: Positions::default(), random, ground };
+        world.writers.extend((0..count).map(|_| Writer::open(&world.ground)));
         for partition in 0..PARTITIONS {
             let owner = world.random.below(count as u64) as usize;
             world.owners.push(owner);
@@ -181,7 +212,7 @@ impl World {
         std::thread::sleep(after);
         writer.runtime.shutdown_background();
         drop(writer.store);
-        let mut next = Writer::open(self.directory.path());
+        let mut next = Writer::open(&self.ground);
         let own: Vec<_> = (0..PARTITIONS).filter(|&partition| self.owners[partition as usize] == killed).collect();
         assert!(next.resume(&own).reaches(&self.committed.only(&own)), "positions never go back");
         self.writers.insert(killed, next);
@@ -247,7 +278,7 @@ impl World {
     }
 
     /// Each owner writes what is left, and all end.
-    fn finish(mut self) -> TempDir {
+    fn finish(mut self) -> Ground {
         for partition in 0..PARTITIONS {
             let owner = &mut self.writers[self.owners[partition as usize]];
             owner.resume(&[partition]);
@@ -256,7 +287,7 @@ impl World {
         self.commit(&(0..self.writers.len()).collect::<Vec<_>>());
         self.check();
         self.check_ledger();
-        self.directory
+        self.ground
     }
 }
 
@@ -265,8 +296,8 @@ const ROWS: &str =
     "(SELECT _partition, _offset FROM silver.github UNION ALL SELECT _partition, _offset FROM ops.dead_letters)";
 
 /// All rows of the three tables, as text.
-async fn everything(directory: &Path) -> Vec<String> {
-    let store = open_alone(directory).await.unwrap();
+async fn everything(ground: &Ground) -> Vec<String> {
+    let store = ground.open_alone().await;
     let mut tables = Vec::new();
     for table in ["bronze.github", "silver.github", "ops.dead_letters"] {
         let all = answer(&store, &format!("SELECT * FROM {table} ORDER BY _partition, _offset")).await;
@@ -283,31 +314,38 @@ fn given(name: &str) -> Option<u64> {
 }
 
 /// Other seeds each time; each is told before its round, so that a failure can be had again.
-pub(crate) fn seeds() -> impl Iterator<Item = u64> {
+pub(crate) fn seeds(count: u64) -> impl Iterator<Item = u64> {
     let first = given("DATABROKER_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    let seeds = first..first + given("DATABROKER_TEST_SEEDS").unwrap_or(4);
+    let seeds = first..first + given("DATABROKER_TEST_SEEDS").unwrap_or(count);
     seeds.inspect(|seed| println!("DATABROKER_TEST_SEED={seed}"))
 }
 
 #[test]
 fn writers_that_take_over_crash_and_wake_as_zombies_leave_the_rows_of_an_undisturbed_one() {
+    assert_eq!(compare_with_undisturbed(|_| Ground::new(Settings::default()), 4), 4);
+}
+
+/// Lets writers share tables `rounds` times, each on ground of its own, and compares with the rows of an undisturbed one.
+/// Answers the rounds.
+pub(crate) fn compare_with_undisturbed(ground: impl Fn(u64) -> Ground, rounds: u64) -> u64 {
     let runtime = Runtime::new().unwrap();
-    let undisturbed = tempfile::tempdir().unwrap();
+    let undisturbed = Ground::new(Settings::default());
     let expected = runtime.block_on(async {
-        let store = open_alone(undisturbed.path()).await.unwrap();
+        let store = undisturbed.open_alone().await;
         for partition in 0..PARTITIONS {
             store.write(&rows(partition, 0, END)).await.unwrap();
         }
         store.commit(SOURCE).await.unwrap();
         drop(store);
-        everything(undisturbed.path()).await
+        everything(&undisturbed).await
     });
-    for seed in seeds() {
-        let mut world = World::new(seed);
+    for seed in seeds(rounds) {
+        let mut world = World::new(seed, ground(seed));
         (0..60).for_each(|_| world.step());
-        let directory = world.finish();
-        assert!(runtime.block_on(everything(directory.path())) == expected, "the tables differ, seed {seed}");
+        let ground = world.finish();
+        assert!(runtime.block_on(everything(&ground)) == expected, "the tables differ, seed {seed}");
     }
+    rounds
 }
 
 #[tokio::test]
@@ -369,7 +407,7 @@ async fn a_vacuum_leaves_the_files_that_another_process_will_commit_and_old_ones
         let operation =
             DeltaOperation::StreamingUpdate { output_mode: OutputMode::Append, query_id: "test".into(), epoch_id: 0 };
         let moves = Moves::between("databroker/silver.github", &Positions::default(), &Positions([(0, 20)].into()));
-        Commit { actions: adds.into_iter().map(Action::Add).collect(), moves, operation, begun, now_ms: 0 }
+        Commit { moves, ..Commit::new(adds.into_iter().map(Action::Add).collect(), operation, begun, 0) }
     };
     let old = Instant::now().checked_sub(Duration::from_secs(31 * 60)).expect("this machine runs for longer");
     let Outcome::Overtaken(reason) = table.commit(commit(old)).await.unwrap() else { panic!("it was committed") };

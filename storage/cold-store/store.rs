@@ -11,7 +11,6 @@ use contract::{
     Clock, ColdStore, ColdTable, Coverage, Day, Error, IdPlace, Offset, OffsetRange, Partition, Positions, Result,
     RowSchema, Rows, SourceId, Store, TableStream, drop_below,
 };
-use datafusion::catalog::TableProvider;
 use parquet::file::properties::WriterProperties;
 
 use crate::Settings;
@@ -22,10 +21,13 @@ use crate::durable::create_directory;
 use crate::layout::Layout;
 use crate::live::{Live, LiveTable};
 use crate::marks::prefix;
+use crate::place::Place;
 use crate::query::Engine;
+use crate::remote::is_remote;
 use crate::scan::Scan;
 use crate::session::{Session, Tables};
-use crate::table::{Pending, Table};
+use crate::table::{Pending, Table, View};
+use crate::travel;
 use crate::views::{Gold, GoldSchema};
 
 /// How many times [`Settings::commit_bytes_max`] may wait before `write` asks for a commit first: the runtime
@@ -70,8 +72,6 @@ pub(crate) struct Inner {
     pub(crate) runs: Arc<Table>,
     /// The tables of views that were opened, by view.
     pub(crate) gold: tokio::sync::Mutex<HashMap<String, Arc<Gold>>>,
-    /// Where the tables lie.
-    pub(crate) directory: PathBuf,
     /// A folder of this process's own for what may vanish with it; none for one that reads.
     pub(crate) spill: Option<PathBuf>,
     /// What was written per source. Held while rows are given to the three tables, and while a query
@@ -81,6 +81,8 @@ pub(crate) struct Inner {
     live: Mutex<Vec<Arc<dyn LiveTable>>>,
     /// Who has it.
     pub(crate) access: Access,
+    /// Where it lies.
+    pub(crate) place: Place,
 }
 
 /// The tables of a source, in the order in which they are committed.
@@ -140,9 +142,10 @@ impl DeltaStore {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let directory = make(directory)?;
+        let directory = make(directory, &settings)?;
         let (access, spill) = Access::alone(&directory)?;
-        Self::assemble(directory, schemas, settings, clock, access, Some(spill)).await
+        let place = place(&directory, &settings, Some(spill.clone()))?;
+        Self::assemble(place, schemas, rooted(settings, &directory), clock, access, Some(spill)).await
     }
 
     /// Opens the store in a directory for writing beside other processes that open it so: each takes the rows of partitions
@@ -156,11 +159,12 @@ impl DeltaStore {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let directory = make(directory)?;
-        let place = directory.clone();
-        let locked = finished(tokio::task::spawn_blocking(move || Access::shared(&place))).await;
+        let directory = make(directory, &settings)?;
+        let locks = directory.clone();
+        let locked = finished(tokio::task::spawn_blocking(move || Access::shared(&locks))).await;
         let (access, spill, _turn) = locked?;
-        Self::assemble(directory, schemas, settings, clock, access, Some(spill)).await
+        let place = place(&directory, &settings, Some(spill.clone()))?;
+        Self::assemble(place, schemas, rooted(settings, &directory), clock, access, Some(spill)).await
     }
 
     /// Opens the store in a directory for reading beside a process that writes. Each call reads what was
@@ -174,14 +178,15 @@ impl DeltaStore {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let directory = std::path::absolute(directory)
-            .map_err(|error| Error::change(format!("open the cold store `{}`", directory.display())).because(error))?;
+        let directory = folder(directory, &settings)?;
+        let place = place(&directory, &settings, None)?;
         // The folder for spilled rows is emptied by processes that write, so it is not a reader's.
-        Self::assemble(directory, schemas, settings, clock, Access::Read, None).await
+        Self::assemble(place, schemas, rooted(settings, &directory), clock, Access::Read, None).await
     }
 
-    async fn assemble(
-        directory: PathBuf,
+    /// Opens the tables at a place.
+    pub(crate) async fn assemble(
+        place: Place,
         schemas: &[&'static RowSchema],
         settings: Settings,
         clock: Arc<dyn Clock>,
@@ -201,24 +206,24 @@ impl DeltaStore {
             let prefixes = of.iter().map(|schema| prefix(&layout.name, schema.source)).collect();
             open_table(layout, prefixes).await
         };
-        let dead_letters = open(Layout::dead_letters(&directory), schemas).await?;
+        let dead_letters = open(Layout::dead_letters(&place), schemas).await?;
         let mut sources = BTreeMap::new();
         let mut written = BTreeMap::new();
         for schema in schemas {
             let source = Source {
-                bronze: open(Layout::bronze(schema.source, &directory), &[schema]).await?,
+                bronze: open(Layout::bronze(schema.source, &place), &[schema]).await?,
                 dead_letters: dead_letters.clone(),
-                silver: open(Layout::silver(schema, &directory), &[schema]).await?,
+                silver: open(Layout::silver(schema, &place), &[schema]).await?,
                 turn: tokio::sync::Mutex::new(()),
             };
             written.insert(schema.source, Written::of(schema.source, &source));
             sources.insert(schema.source, source);
         }
-        let coverage = open_table(Layout::coverage(&directory), vec![COVERAGE_PREFIX.to_owned()]).await?;
-        let runs = open_table(Layout::runs(&directory), Vec::new()).await?;
+        let coverage = open_table(Layout::coverage(&place), vec![COVERAGE_PREFIX.to_owned()]).await?;
+        let runs = open_table(Layout::runs(&place), Vec::new()).await?;
         let inner = Inner {
             properties: writer_properties(&settings)?,
-            engine: Engine::new(spill.clone(), &settings)?,
+            engine: Engine::new(spill.clone(), &settings, &place)?,
             spill,
             coverage,
             maintenance: tokio::sync::Mutex::new(()),
@@ -230,9 +235,9 @@ impl DeltaStore {
             dead_letters,
             runs,
             gold: tokio::sync::Mutex::default(),
-            directory,
             live: Mutex::default(),
             access,
+            place,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -242,13 +247,20 @@ impl DeltaStore {
     /// # Errors
     /// When a table cannot be read.
     pub async fn session(&self) -> Result<Session> {
-        let session = self.inner.engine.session(self.inner.at_one_moment().await?)?;
+        let moment = self.inner.at_one_moment().await?;
+        let session = self.inner.engine.session(self.inner.readable(moment.clone()))?;
+        travel::register(session.context(), &moment);
         session.with_views(Arc::new(GoldSchema(self.inner.clone())))
     }
 
     /// Lets queries read a table whose rows somebody else knows.
     pub fn show(&self, table: Arc<dyn LiveTable>) {
         self.inner.live.lock().unwrap_or_else(PoisonError::into_inner).push(table);
+    }
+
+    /// Where the tables lie: a folder's path, or the URL in an object store.
+    pub fn location(&self) -> String {
+        self.inner.place.shown("")
     }
 
     /// The tables with their sizes, by name.
@@ -302,9 +314,14 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether others may write meanwhile: in an object store whoever has the credentials.
+    pub(crate) fn has_others(&self) -> bool {
+        self.access.has_others() || !self.place.is_on_disk()
+    }
+
     /// Where others may write: what they committed since.
     pub(crate) async fn refresh(&self) -> Result<()> {
-        if self.access.has_others() {
+        if self.has_others() {
             for table in self.tables() {
                 table.refresh().await?;
             }
@@ -313,15 +330,17 @@ impl Inner {
     }
 
     /// All tables as a query sees them.
-    async fn at_one_moment(&self) -> Result<Tables> {
+    async fn at_one_moment(&self) -> Result<Vec<(Arc<Layout>, View)>> {
         self.refresh().await?;
+        let _no_write_meanwhile = self.written();
+        Ok(self.tables().into_iter().map(|table| (table.layout.clone(), table.view().clone())).collect())
+    }
+
+    /// Tables at one moment for a query, with those of others.
+    fn readable(&self, moment: Vec<(Arc<Layout>, View)>) -> Tables {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let live = live.into_iter().map(|table| (table.name().to_owned(), Arc::new(Live(table)) as _));
-        let _no_write_meanwhile = self.written();
-        let scan = |table: Arc<Table>| -> (String, Arc<dyn TableProvider>) {
-            (table.layout.name.clone(), Arc::new(Scan::new(table.layout.clone(), table.view().clone())))
-        };
-        Ok(self.tables().into_iter().map(scan).chain(live).collect())
+        moment.into_iter().map(|(layout, view)| Scan::named(layout, view)).chain(live).collect()
     }
 
     fn write(&self, rows: &Rows) -> Result<()> {
@@ -397,7 +416,7 @@ impl Store for DeltaStore {
 
     async fn committed(&self, source: SourceId) -> Result<Positions> {
         let tables = self.inner.source(source)?;
-        if self.inner.access.has_others() {
+        if self.inner.has_others() {
             tables.silver.refresh().await?;
         }
         Ok(Written::of(source, tables).committed)
@@ -431,7 +450,7 @@ impl ColdStore for DeltaStore {
     }
 
     async fn scan(&self, query: &str) -> Result<TableStream> {
-        let tables = self.inner.at_one_moment().await?;
+        let tables = self.inner.readable(self.inner.at_one_moment().await?);
         self.inner.engine.scan(query, tables).await
     }
 
@@ -441,7 +460,7 @@ impl ColdStore for DeltaStore {
     }
 
     async fn coverage_committed(&self) -> Result<Positions> {
-        if self.inner.access.has_others() {
+        if self.inner.has_others() {
             self.inner.coverage.refresh().await?;
         }
         Ok(self.inner.coverage.positions(COVERAGE_PREFIX))
@@ -470,8 +489,31 @@ pub(crate) async fn finished<T>(task: tokio::task::JoinHandle<Result<T>>) -> Res
     task.await.unwrap_or_else(|panic| Err(Error::stop("finish a task of the cold store").because(panic)))
 }
 
-/// Makes the directory of a store; answers its path from the root.
-fn make(directory: &Path) -> Result<PathBuf> {
-    let made = create_directory(directory).and_then(|()| fs::canonicalize(directory));
-    made.map_err(|error| Error::stop(format!("open the cold store `{}`", directory.display())).because(error))
+/// Where this process locks, spills and, if the store is of this disk, keeps the tables: `directory`, unless `cold.url` is
+/// another folder.
+fn folder(directory: &Path, settings: &Settings) -> Result<PathBuf> {
+    let other = settings.url.strip_prefix("file://").unwrap_or(&settings.url);
+    let folder = if other.is_empty() || is_remote(other) { directory } else { Path::new(other) };
+    std::path::absolute(folder)
+        .map_err(|error| Error::change(format!("open the cold store `{}`", folder.display())).because(error))
+}
+
+/// Where the tables lie, by `cold.url`, for a process that has the folder `directory` and may write files into `spill`.
+fn place(directory: &Path, settings: &Settings, spill: Option<PathBuf>) -> Result<Place> {
+    settings.check()?;
+    if is_remote(&settings.url) { Place::remote(settings, spill) } else { Place::on_disk(directory) }
+}
+
+/// Makes the folder of a store; answers its path from the root.
+fn make(directory: &Path, settings: &Settings) -> Result<PathBuf> {
+    let folder = folder(directory, settings)?;
+    let made = create_directory(&folder).and_then(|()| fs::canonicalize(&folder));
+    made.map_err(|error| Error::stop(format!("open the cold store `{}`", folder.display())).because(error))
+}
+
+/// The settings with paths that do not depend on where the process stands: what is relative is so to the data directory,
+/// in which the store's lies.
+fn rooted(settings: Settings, directory: &Path) -> Settings {
+    let views_folder = directory.parent().unwrap_or(directory).join(&settings.views_folder);
+    Settings { views_folder, ..settings }
 }

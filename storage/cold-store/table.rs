@@ -1,27 +1,25 @@
 //! One Delta table: its log, the files that are committed, and the rows that wait for their commit.
 
-use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use contract::{Error, Positions, Remedy, Result, SourceId};
-use datafusion::common::{ScalarValue, Statistics};
+use deltalake::DeltaTableError;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake::kernel::{Action, LogicalFileView, StructType};
-use deltalake::logstore::LogStoreRef;
+use deltalake::kernel::{Action, StructType};
+use deltalake::logstore::{LogStoreRef, get_actions};
 use deltalake::operations::create::CreateBuilder;
 use deltalake::protocol::DeltaOperation;
-use deltalake::table::builder::parse_table_uri;
 use deltalake::table::state::DeltaTableState;
-use deltalake::{DeltaTableBuilder, DeltaTableError};
 
-use crate::durable::{DurableStore, create_directory, is_full};
-use crate::layout::{Layout, PartitionValue};
+use crate::committed::Committed;
+use crate::durable::{create_directory, unique_name};
+use crate::layout::Layout;
 use crate::marks::{Marks, Moves};
-use crate::{data_file, file_stats};
+use crate::{columns, place};
 
 /// How often a commit is tried anew when another process was faster: each time that one has committed.
 const ATTEMPTS_MAX: usize = 100;
@@ -63,6 +61,26 @@ pub(crate) struct Commit {
     pub(crate) begun: Instant,
     /// The time of its `txn` actions, in milliseconds since 1970.
     pub(crate) now_ms: i64,
+    /// No other has it.
+    pub(crate) id: String,
+}
+
+/// The member of a `commitInfo` that holds [`Commit::id`].
+const COMMIT_ID: &str = "databrokerCommit";
+
+impl Commit {
+    /// A commit of files that come and go, which moves no position.
+    pub(crate) fn new(actions: Vec<Action>, operation: DeltaOperation, begun: Instant, now_ms: i64) -> Self {
+        Self { actions, moves: Moves::none(), operation, begun, now_ms, id: unique_name() }
+    }
+
+    /// The paths of the files that come.
+    fn added(&self) -> impl Iterator<Item = &str> {
+        self.actions.iter().filter_map(|action| match action {
+            Action::Add(add) => Some(add.path.as_str()),
+            _ => None,
+        })
+    }
 }
 
 /// What became of a commit.
@@ -92,54 +110,34 @@ pub(crate) struct Pending {
     pub(crate) rows: RecordBatch,
 }
 
-/// The table as of one version.
-#[derive(Default)]
-pub(crate) struct Committed {
-    /// The table's id; empty before it was made.
-    pub(crate) id: String,
-    /// The version; none before the table was made.
-    pub(crate) version: Option<u64>,
-    /// Its files, oldest first.
-    pub(crate) files: Vec<Arc<CommittedFile>>,
-    /// The next offsets.
-    pub(crate) marks: Marks,
-    /// What the table's metadata says beside its columns.
-    pub(crate) configuration: HashMap<String, String>,
-}
-
-/// A data file of the table.
-pub(crate) struct CommittedFile {
-    /// Its path below the table.
-    pub(crate) relative: String,
-    /// Its path.
-    pub(crate) path: PathBuf,
-    /// Its size.
-    pub(crate) bytes: u64,
-    /// Its rows, if the log says.
-    pub(crate) rows: Option<usize>,
-    /// Its value of the partition column.
-    pub(crate) value: PartitionValue,
-    /// When it was written, in milliseconds since 1970.
-    pub(crate) modified_ms: i64,
-    /// What its rows are bounded by, per column of the table.
-    pub(crate) bounds: Arc<Statistics>,
-}
-
 impl Table {
     /// Opens the table and makes it first if it is not there.
     pub(crate) async fn open(layout: Layout, prefixes: Vec<String>) -> Result<Self> {
         let table = Self::new(layout, prefixes);
         table.make().await?;
+        if let Some((store, state)) = table.log().await
+            && columns::grow(&table.layout, &store, &state).await?
+        {
+            table.refresh().await?;
+        }
         Ok(table)
     }
 
     /// Makes the table if it is not there, and reads its log.
     pub(crate) async fn make(&self) -> Result<()> {
         let doing = || format!("open the table `{}`", self.layout.name);
-        create_directory(&self.layout.root).map_err(|error| Error::stop(doing()).because(error))?;
-        let store = self.log_store()?;
-        if !store.is_delta_table_location().await.map_err(|error| failed(doing(), error))? {
-            create(&self.layout, &store).await?;
+        let place = &self.layout.place;
+        if let Some(directory) = place.directory() {
+            create_directory(directory).map_err(|error| Error::stop(doing()).because(error))?;
+        }
+        let store = place.log_store();
+        let is_there = async || store.is_delta_table_location().await.map_err(|error| failed(doing(), error));
+        if !is_there().await? {
+            let made = create(&self.layout, &store).await;
+            // In an object store another process may have made it meanwhile, or the answer was lost.
+            if made.is_err() && !is_there().await? {
+                made?;
+            }
         }
         self.refresh().await
     }
@@ -160,26 +158,40 @@ impl Table {
     pub(crate) async fn refresh(&self) -> Result<()> {
         let mut log = self.log.lock().await;
         match log.as_mut() {
-            Some(known) => return self.catch_up(known).await,
-            None if !self.layout.root.join("_delta_log").is_dir() => return Ok(()),
+            Some(known) => return self.catch_up(known, None).await.map(drop),
+            None if !self.is_there().await? => return Ok(()),
             None => *log = Some(self.load().await?),
         }
         self.publish(log.as_ref().expect("set above"));
         Ok(())
     }
 
-    async fn catch_up(&self, known: &mut TableLog) -> Result<()> {
-        let before = known.state.version();
-        if let Err(error) = known.update().await {
-            // What was read before may be cleaned up by now; then only the whole log says.
-            tracing::debug!(table = %self.layout.name, %error, "the log is read anew");
-            *known = self.load().await?;
+    async fn is_there(&self) -> Result<bool> {
+        let place = &self.layout.place;
+        if let Some(directory) = place.directory() {
+            return Ok(directory.join("_delta_log").is_dir());
         }
+        let found = place.log_store().is_delta_table_location().await;
+        found.map_err(|error| failed(format!("find the table `{}`", self.layout.name), error))
+    }
+
+    /// Reads what was committed since; answers whether one of it is `ours`.
+    async fn catch_up(&self, known: &mut TableLog, ours: Option<&Commit>) -> Result<bool> {
+        let before = known.state.version();
+        let is_ours = match known.update(ours).await {
+            Ok(is_ours) => is_ours,
+            Err(error) => {
+                // What was read before may be cleaned up by now; then only the whole log says.
+                tracing::debug!(table = %self.layout.name, %error, "the log is read anew");
+                *known = self.load().await?;
+                ours.is_some_and(|commit| known.has_file_of(commit))
+            }
+        };
         if known.state.version() != before {
-            self.check_columns(&known.state)?;
+            columns::missing(&self.layout, &known.state)?;
             self.publish(known);
         }
-        Ok(())
+        Ok(is_ours)
     }
 
     /// Reads the log anew, from its last checkpoint: what was read before may be cleaned up.
@@ -191,10 +203,10 @@ impl Table {
     }
 
     async fn load(&self) -> Result<TableLog> {
-        let store = self.log_store()?;
+        let store = self.layout.place.log_store();
         let failed = |error| failed(format!("read the log of the table `{}`", self.layout.name), error);
         let state = DeltaTableState::try_new(store.as_ref(), None).await.map_err(failed)?;
-        self.check_columns(&state)?;
+        columns::missing(&self.layout, &state)?;
         let marks = Marks::read(store.as_ref(), &state, &self.prefixes).await.map_err(failed)?;
         Ok(TableLog { store, state, marks })
     }
@@ -218,21 +230,23 @@ impl Table {
     /// Makes one commit, if what it was made from is still so.
     ///
     /// # Errors
-    /// `Retry` when the disk is full, `Stop` when it failed; nothing is committed then. After a `Retry` the files that the
-    /// commit adds are gone, since they are written anew with the next try and their space may be what is wanted.
+    /// On this disk `Retry` when it is full, `Stop` when it failed; nothing is committed then. After a `Retry` the files that
+    /// the commit adds are gone, since they are written anew with the next try and their space may be what is wanted.
+    ///
+    /// In an object store `Retry` when a request failed. Its answer alone may have been lost, or it may be done yet: then the
+    /// commit is there, or will be, unless another one takes its version. So its files stay, and the caller begins with what
+    /// the log says by then. A vacuum takes them if no commit names them.
     pub(crate) async fn commit(&self, commit: Commit) -> Result<Outcome> {
         let outcome = self.try_commit(&commit).await;
         let is_in_vain = match &outcome {
             Ok(Outcome::Done) => false,
             Ok(Outcome::Overtaken(_)) => true,
-            Err(error) => error.remedy() == Remedy::Retry,
+            Err(error) => error.remedy() == Remedy::Retry && self.layout.place.is_on_disk(),
         };
         if is_in_vain {
-            let added = commit.actions.into_iter().filter_map(|action| match action {
-                Action::Add(add) => Some(add),
-                _ => None,
-            });
-            data_file::discard(&self.layout, &added.collect::<Vec<_>>());
+            for path in commit.added() {
+                self.layout.place.remove(path).await;
+            }
         }
         outcome
     }
@@ -252,8 +266,17 @@ impl Table {
                     self.publish(known);
                     return Ok(Outcome::Done);
                 }
-                Err(error) if is_race(&error) => self.catch_up(known).await?,
-                Err(error) => return Err(failed(doing(), error)),
+                Err(error) => {
+                    let (is_race, failed) = (is_race(&error), failed(doing(), error));
+                    let may_be_there = is_race || failed.remedy() == Remedy::Retry && !self.layout.place.is_on_disk();
+                    // A version that is taken may be taken by this very commit, whose answer was lost on the way.
+                    if may_be_there && self.catch_up(known, Some(commit)).await? {
+                        return Ok(Outcome::Done);
+                    }
+                    if !is_race {
+                        return Err(failed);
+                    }
+                }
             }
         }
         Err(Error::retry(format!("{}: others were faster {ATTEMPTS_MAX} times", doing())))
@@ -274,87 +297,41 @@ impl Table {
 
     fn publish(&self, log: &TableLog) {
         let before = self.view().committed.clone();
-        let known: HashMap<&str, &Arc<CommittedFile>> =
-            before.files.iter().map(|file| (file.relative.as_str(), file)).collect();
-        let mut files: Vec<_> = (log.state.log_data().iter())
-            .map(|file| match known.get(file.path().as_ref()) {
-                Some(known) => Arc::clone(known),
-                None => Arc::new(self.committed_file(&file)),
-            })
-            .collect();
-        files.sort_by(|one, other| (one.modified_ms, &one.relative).cmp(&(other.modified_ms, &other.relative)));
-        let (version, marks) = (Some(log.state.version()), log.marks.clone());
-        let metadata = log.state.snapshot().metadata();
-        let (id, configuration) = (metadata.id().to_owned(), metadata.configuration().clone());
+        let committed = Committed::read(&self.layout, &log.state, log.marks.clone(), &before);
         let mut view = self.view();
-        view.committed = Arc::new(Committed { id, version, files, marks, configuration });
+        view.committed = Arc::new(committed);
         view.settle(&self.layout.name);
-    }
-
-    fn committed_file(&self, file: &LogicalFileView) -> CommittedFile {
-        let relative = file.path().into_owned();
-        let layout = &self.layout;
-        let values = file.partition_values_map();
-        let text = layout.partition_field().and_then(|field| values.get(field.name())).and_then(Option::as_deref);
-        let value = layout.partition_value(text).unwrap_or(PartitionValue::Whole);
-        let rows = file.num_records();
-        let mut bounds = file_stats::parse(file.stats().as_deref(), &layout.schema, rows);
-        if let (Some(scalar), Some(column)) =
-            (value.scalar(), bounds.column_statistics.get_mut(layout.files.fields().len()))
-        {
-            use datafusion::common::stats::Precision::Exact;
-            (column.min_value, column.max_value) = (Exact(scalar.clone()), Exact(scalar));
-            column.null_count = Exact(0);
-        }
-        CommittedFile {
-            path: layout.root.join(&relative),
-            relative,
-            bytes: u64::try_from(file.size()).unwrap_or(0),
-            rows,
-            value,
-            modified_ms: file.modification_time(),
-            bounds: Arc::new(bounds),
-        }
-    }
-
-    fn log_store(&self) -> Result<LogStoreRef> {
-        let doing = || format!("open the table `{}`", self.layout.name);
-        let path =
-            self.layout.root.to_str().ok_or_else(|| Error::change(format!("{}: its path is not UTF-8", doing())))?;
-        let url = parse_table_uri(path).map_err(|error| failed(doing(), error))?;
-        DeltaTableBuilder::from_url(url.clone())
-            .map(|builder| builder.with_storage_backend(Arc::new(DurableStore::default()), url))
-            .and_then(|builder| builder.build_storage())
-            .map_err(|error| failed(doing(), error))
-    }
-
-    fn check_columns(&self, state: &DeltaTableState) -> Result<()> {
-        if self.layout.is_derived {
-            return Ok(());
-        }
-        let found = state.snapshot().arrow_schema();
-        let (found, wanted) = (found.fields(), self.layout.schema.fields());
-        let differs = wanted.iter().find(|field| {
-            !found.iter().any(|other| other.name() == field.name() && other.data_type() == field.data_type())
-        });
-        match differs {
-            Some(field) => Err(Error::change(format!(
-                "open the table `{}`: it has no column `{}` of type {}; it was made by another version",
-                self.layout.name,
-                field.name(),
-                field.data_type()
-            ))),
-            None => Ok(()),
-        }
     }
 }
 
 impl TableLog {
-    /// Reads the commits that came since.
-    async fn update(&mut self) -> Result<(), DeltaTableError> {
-        let before = self.state.version();
-        self.state.update(self.store.as_ref(), None).await?;
-        self.marks.follow(self.store.as_ref(), before, self.state.version()).await
+    /// Reads the commits that came since; answers whether one of them is `ours`.
+    async fn update(&mut self, ours: Option<&Commit>) -> Result<bool, DeltaTableError> {
+        // Both go on together, or neither: marks that were behind would let rows in twice.
+        let (mut state, mut marks, mut is_ours) = (self.state.clone(), self.marks.clone(), false);
+        state.update(self.store.as_ref(), None).await?;
+        for version in self.state.version() + 1..=state.version() {
+            let entry = self.store.read_commit_entry(version).await?;
+            let entry = entry.ok_or(DeltaTableError::InvalidVersion(version))?;
+            for action in get_actions(version, &entry)? {
+                match &action {
+                    Action::Txn(transaction) => marks.take(transaction),
+                    Action::CommitInfo(info) => {
+                        let id = info.info.get(COMMIT_ID).and_then(|id| id.as_str());
+                        is_ours |= id.is_some_and(|id| ours.is_some_and(|ours| ours.id == id));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        (self.state, self.marks) = (state, marks);
+        Ok(is_ours)
+    }
+
+    /// Whether the table holds a file that only this commit can have added.
+    fn has_file_of(&self, commit: &Commit) -> bool {
+        let added: HashSet<&str> = commit.added().collect();
+        self.state.log_data().iter().any(|file| added.contains(file.path().as_ref()))
     }
 
     /// Puts a commit behind the last one that is known; an error if there is another by now.
@@ -364,6 +341,7 @@ impl TableLog {
         // meanwhile is judged by `overtaken`: delta-rs would refuse more, and say so in the log as an error.
         let properties = CommitProperties::default()
             .with_application_transactions(transactions.clone())
+            .with_metadata([(COMMIT_ID.to_owned(), commit.id.clone().into())])
             .with_create_checkpoint(false)
             .with_cleanup_expired_logs(Some(false))
             .with_max_retries(0);
@@ -372,31 +350,6 @@ impl TableLog {
         self.state = made.snapshot();
         transactions.iter().for_each(|transaction| self.marks.take(transaction));
         Ok(())
-    }
-}
-
-impl Committed {
-    /// The first file that `actions` remove and that is not there.
-    fn missing<'a>(&self, actions: &'a [Action]) -> Option<&'a str> {
-        let removed = actions.iter().filter_map(|action| match action {
-            Action::Remove(remove) => Some(remove.path.as_str()),
-            _ => None,
-        });
-        let mut removed = removed.peekable();
-        removed.peek()?;
-        let files: HashSet<&str> = self.files.iter().map(|file| file.relative.as_str()).collect();
-        removed.find(|path| !files.contains(path))
-    }
-}
-
-impl PartitionValue {
-    /// The value as a column of the table has it; none when the table is not partitioned.
-    pub(crate) fn scalar(&self) -> Option<ScalarValue> {
-        match self {
-            Self::Day(day) => Some(ScalarValue::Date32(Some(*day))),
-            Self::Text(text) => Some(ScalarValue::Utf8(Some(text.clone()))),
-            Self::Whole => None,
-        }
     }
 }
 
@@ -422,6 +375,5 @@ fn is_race(error: &DeltaTableError) -> bool {
 pub(crate) fn failed(doing: String, error: DeltaTableError) -> Error {
     let is_busy = is_race(&error)
         || matches!(&error, DeltaTableError::Transaction { source: TransactionError::CommitConflict(_) });
-    let may_pass = is_busy || is_full(&error);
-    if may_pass { Error::retry(doing).because(error) } else { Error::stop(doing).because(error) }
+    if is_busy { Error::retry(doing).because(error) } else { place::failed(doing, error) }
 }

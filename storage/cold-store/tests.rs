@@ -95,7 +95,7 @@ fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -312,24 +312,4 @@ async fn the_tables_ask_for_the_lowest_protocol_and_say_what_their_columns_mean(
         assert!(log.contains(r#""minReaderVersion":1,"minWriterVersion":2"#), "{log}");
         assert!(name != "silver.github" || log.contains("Partition of the log record."), "{log}");
     }
-}
-
-#[tokio::test]
-async fn a_table_of_other_columns_is_refused() {
-    static OTHER: contract::RowSchema = contract::RowSchema {
-        source: SOURCE,
-        period: contract::Period::Day,
-        columns: &[contract::Column {
-            name: "new_column",
-            kind: contract::Kind::Text,
-            search: contract::Search::Exact,
-            doc: "Of a later version.",
-        }],
-    };
-    let directory = tempfile::tempdir().unwrap();
-    drop(open(directory.path(), settings()).await);
-    let opened = DeltaStore::open(directory.path(), &[&OTHER], settings(), Arc::new(SystemClock)).await;
-    let error = opened.err().expect("the table has no such column");
-    assert_eq!(error.remedy(), Remedy::Change);
-    assert!(error.to_string().contains("`new_column`"), "{error}");
 }

@@ -1,17 +1,15 @@
 //! Removing data files that no reader needs any more.
 
 use std::collections::HashSet;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
-use contract::{Error, Result};
-use futures::TryStreamExt;
+use contract::Result;
+use deltalake::Path;
+use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::durable::STAGING_SUFFIX;
-use crate::store::{Inner, finished};
-use crate::table::{Table, failed};
+use crate::place::{Place, failed};
+use crate::store::Inner;
+use crate::table::Table;
 
 impl Inner {
     /// Removes files that are no part of the table and for as long as the setting says were none: replaced ones by
@@ -20,65 +18,50 @@ impl Inner {
         let retention_ms = self.settings.vacuum_retention_hours.saturating_mul(3_600_000);
         let cutoff_ms = self.now_ms().saturating_sub_unsigned(retention_ms);
         // First what is there and only then what is needed: what is written in between is not on the list.
-        let root = table.layout.root.clone();
-        let found = finished(tokio::task::spawn_blocking(move || list(&root, cutoff_ms))).await?;
+        let place = &table.layout.place;
+        let found = list(place, cutoff_ms).await?;
         if found.is_empty() {
             return Ok(0);
         }
         // Also what another process committed until now.
         table.refresh().await?;
         let Some((store, state)) = table.log().await else { return Ok(0) };
-        let mut needed: HashSet<PathBuf> = table.view().committed.files.iter().map(|file| file.path.clone()).collect();
+        let files = table.view().committed.clone();
+        let mut needed: HashSet<Path> = files.files.iter().map(|file| place.location(&file.relative)).collect();
         let doing = || format!("read the removed files of `{}`", table.layout.name);
         let mut tombstones = state.all_tombstones(store.as_ref());
         while let Some(tombstone) = tombstones.try_next().await.map_err(|error| failed(doing(), error))? {
             if tombstone.deletion_timestamp().is_none_or(|time| time > cutoff_ms) {
-                needed.insert(table.layout.root.join(tombstone.path().as_ref()));
+                needed.insert(place.location(tombstone.path().as_ref()));
             }
         }
-        let surplus: Vec<PathBuf> = found.into_iter().filter(|path| !needed.contains(path)).collect();
-        finished(tokio::task::spawn_blocking(move || remove(&surplus))).await
+        let surplus: Vec<_> = found.into_iter().filter(|path| !needed.contains(path)).map(Ok).collect();
+        let count = surplus.len();
+        // One that another process removed meanwhile is no error.
+        let mut removed = place.store().delete_stream(stream::iter(surplus).boxed());
+        while let Some(removed) = removed.next().await {
+            match removed {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(failed(format!("remove old files of `{}`", table.layout.name), error)),
+            }
+        }
+        Ok(count)
     }
 }
 
 /// Data files, and what was never finished, last changed before the cutoff.
-fn list(root: &Path, cutoff_ms: i64) -> Result<Vec<PathBuf>> {
+async fn list(place: &Place, cutoff_ms: i64) -> Result<Vec<Path>> {
+    let log = place.location("_delta_log");
+    let doing = || format!("list the files in `{}`", place.shown(""));
     let mut old = Vec::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let failed = |error: io::Error| Error::stop(format!("list the files in `{}`", folder.display())).because(error);
-        for entry in fs::read_dir(&folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let metadata = match entry.metadata() {
-                // Another process gave it its name, or removed it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                metadata => metadata.map_err(failed)?,
-            };
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if metadata.is_dir() {
-                folders.push(entry.path());
-                continue;
-            }
-            let in_log = folder.ends_with("_delta_log");
-            let candidate = name.ends_with(STAGING_SUFFIX) || (name.ends_with(".parquet") && !in_log);
-            let changed = metadata.modified().map_err(failed)?.duration_since(UNIX_EPOCH).unwrap_or_default();
-            if candidate && changed.as_millis() < u128::from(cutoff_ms.max(0).unsigned_abs()) {
-                old.push(entry.path());
-            }
+    let mut all = place.store().list(Some(place.prefix()));
+    while let Some(file) = all.try_next().await.map_err(|error| failed(doing(), error))? {
+        let name = file.location.filename().unwrap_or_default();
+        let in_log = file.location.prefix_matches(&log);
+        let candidate = name.ends_with(STAGING_SUFFIX) || (name.ends_with(".parquet") && !in_log);
+        if candidate && file.last_modified.timestamp_millis() < cutoff_ms {
+            old.push(file.location);
         }
     }
     Ok(old)
-}
-
-fn remove(paths: &[PathBuf]) -> Result<usize> {
-    for path in paths {
-        match fs::remove_file(path) {
-            // Another process did.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => {
-                removed.map_err(|error| Error::stop(format!("remove the file `{}`", path.display())).because(error))?;
-            }
-        }
-    }
-    Ok(paths.len())
 }

@@ -125,7 +125,10 @@ async fn engines(settings: &Settings, data: &Path) -> Vec<Value> {
         Ok(broker) => broker,
         Err(error) => return vec![check("engines", "failed", error.to_string())],
     };
-    let mut checks = vec![check("engines", "ok", "log, hot store and cold store open")];
+    let mut checks = vec![
+        check("engines", "ok", "log, hot store and cold store open"),
+        check("cold", "ok", format!("{} answers", broker.cold.location())),
+    ];
     let OpenLog::Embedded(log) = &broker.log else { return checks };
     match log.check().await {
         Ok(found) if found.damages.is_empty() => {

@@ -47,6 +47,7 @@ pub(crate) async fn run(broker: &Broker) -> Result<Value> {
         "serving": broker.access == crate::broker::Access::Write,
         "topics": topics,
         "sources": sources,
+        "cold": broker.cold.location(),
         "tables": tables,
         "notes": broker.notes,
     }))
@@ -114,6 +115,7 @@ pub(crate) fn print(answer: &Value) {
         }
     }
     print_topics(answer);
+    output::line(&format!("cold store in {}", answer["cold"].as_str().unwrap_or_default()));
     for table in answer["tables"].as_array().into_iter().flatten() {
         let bytes = output::bytes_short(table["bytes"].as_u64().unwrap_or_default());
         let name = table["name"].as_str().unwrap_or_default();

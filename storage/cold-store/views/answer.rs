@@ -23,11 +23,12 @@ use super::check::{Shape, column};
 use super::file::{Statement, ViewFile};
 use super::gold::{Gold, Run};
 use super::moment::Moment;
+use crate::committed::Committed;
 use crate::query::Engine;
 use crate::query_error::explain;
 use crate::scan::Scan;
 use crate::session::{Session, check_reads};
-use crate::table::{Committed, View};
+use crate::table::View;
 
 /// The relation of all merged rows, which the second statement reads.
 const MERGED: &str = "merged";

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::check::Shape;
 use super::file::ViewFile;
+use crate::committed::Committed;
 use crate::layout::Layout;
 use crate::store::Inner;
-use crate::table::{Committed, Table};
+use crate::table::Table;
 
 /// Where the table's metadata keeps the [`Run`] that made it.
 pub(crate) const RUN_KEY: &str = "databroker.run";
@@ -76,7 +77,7 @@ impl Inner {
             Some(gold) => gold.clone(),
             None => {
                 let period = shape.time.map(|(_, period)| period);
-                let layout = Layout::gold(&view.name, &self.directory, &shape.columns, period);
+                let layout = Layout::gold(&view.name, &self.place, &shape.columns, period);
                 let names = shape.sources.iter().map(|source: &SourceId| source.0).chain([RUNS]);
                 let prefixes = names.map(|name| format!("databroker/{}/{name}", layout.name)).collect();
                 let table = Arc::new(Table::open_read_only(layout, prefixes).await?);

@@ -1,6 +1,5 @@
 //! Which views there are, and what is asked of them.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,16 +73,10 @@ impl Inner {
         Ok(listed)
     }
 
-    /// Where the user's views lie.
-    fn views_folder(&self) -> PathBuf {
-        let data = self.directory.parent().unwrap_or(&self.directory);
-        data.join(&self.settings.views_folder)
-    }
-
     fn user_views(&self) -> Result<Vec<Listed>> {
-        let folder = self.views_folder();
+        let folder = &self.settings.views_folder;
         let doing = || format!("list the views in `{}` (setting `cold.views_folder`)", folder.display());
-        let entries = match std::fs::read_dir(&folder) {
+        let entries = match std::fs::read_dir(folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(Error::change(doing()).because(error)),
@@ -160,7 +153,7 @@ impl Inner {
     async fn boundary(&self, layers: &Layers<'_>, request: &ViewRequest) -> Result<Boundary> {
         let mut sources = Vec::new();
         for (&source, moment) in &layers.moments {
-            let fresh_to = if self.access.has_others() { moment.written_at } else { Some(self.clock.now()) };
+            let fresh_to = if self.has_others() { moment.written_at } else { Some(self.clock.now()) };
             let mut boundary = SourceBoundary {
                 source,
                 watermark: layers.watermark(source),
@@ -186,12 +179,11 @@ impl Inner {
              WHERE source = '{}'{from}{to} GROUP BY kind",
             boundary.source
         );
-        if self.access.has_others() {
+        if self.has_others() {
             self.coverage.refresh().await?;
         }
         let view = self.coverage.view().clone();
-        let table: Arc<dyn TableProvider> = Arc::new(Scan::new(self.coverage.layout.clone(), view));
-        let tables = vec![(self.coverage.layout.name.clone(), table)];
+        let tables = vec![Scan::named(self.coverage.layout.clone(), view)];
         let batches: Vec<RecordBatch> = self.engine.scan(&query, tables).await?.batches.try_collect().await?;
         for batch in &batches {
             let kinds = batch.column(0).as_string::<i32>();

@@ -11,11 +11,12 @@ use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
 use datafusion::prelude::{col, lit};
 
 use super::check::Shape;
+use crate::committed::Committed;
 use crate::layout::{Layout, PartitionValue};
 use crate::marks::prefix;
 use crate::scan::Scan;
 use crate::store::Inner;
-use crate::table::{Committed, View};
+use crate::table::View;
 
 /// Silver of one source at a moment.
 pub(crate) struct Moment {
@@ -32,7 +33,7 @@ pub(crate) struct Moment {
 impl Inner {
     /// Silver of the sources that a view reads, all at one moment.
     pub(crate) async fn moments(&self, shape: &Shape) -> Result<BTreeMap<SourceId, Moment>> {
-        if self.access.has_others() {
+        if self.has_others() {
             for source in &shape.sources {
                 self.source(*source)?.silver.refresh().await?;
             }
@@ -62,7 +63,8 @@ impl Inner {
 impl Moment {
     /// Where the table lies, as other engines name it.
     pub(crate) fn place(&self) -> String {
-        self.layout.root.display().to_string()
+        // Hadoop, by which Spark reads, has another name for S3.
+        self.layout.place.shown("").replacen("s3://", "s3a://", 1)
     }
 
     /// What is committed.

@@ -22,12 +22,13 @@ use super::file::ViewFile;
 use super::gold::{Gold, RUN_KEY, RUNS, Read, Run};
 use super::moment::{Moment, first_day};
 use super::spark;
+use crate::committed::CommittedFile;
 use crate::data_file::write_files;
 use crate::layout::PartitionValue;
 use crate::marks::Moves;
 use crate::rewrite::remove_action;
 use crate::store::{Inner, finished};
-use crate::table::{Commit, CommittedFile, Outcome, Table};
+use crate::table::{Commit, Outcome, Table};
 
 /// Bytes of a result that wait to be written: about a file.
 const WAITING_BYTES_MAX: usize = 64 << 20;
@@ -247,7 +248,8 @@ impl Task<'_> {
             moves = moves.and(Moves::between(&prefix, &found.marks.of(&prefix), &moment.committed));
         }
         let operation = DeltaOperation::Write { mode: SaveMode::Overwrite, partition_by: None, predicate: None };
-        match table.commit(Commit { actions, moves, operation, begun, now_ms: self.inner.now_ms() }).await? {
+        let commit = Commit { moves, ..Commit::new(actions, operation, begun, self.inner.now_ms()) };
+        match table.commit(commit).await? {
             Outcome::Done => Ok(()),
             Outcome::Overtaken(reason) => {
                 Err(Error::retry(format!("store the view `{}`: another run was faster: {reason}", self.view.name)))

@@ -10,7 +10,6 @@ use deltalake::protocol::{DeltaOperation, SaveMode};
 
 use super::run::{ViewEngine, ViewRun};
 use crate::data_file::write_files;
-use crate::marks::Moves;
 use crate::store::{Inner, finished};
 use crate::table::{Commit, Outcome};
 
@@ -32,13 +31,8 @@ impl Inner {
         let (rows, begun) = (line.row()?, Instant::now());
         let write = move || write_files(&layout, &properties, &[rows], now);
         let adds = finished(tokio::task::spawn_blocking(write)).await?;
-        let commit = Commit {
-            actions: adds.into_iter().map(Action::Add).collect(),
-            moves: Moves::none(),
-            operation: DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None },
-            begun,
-            now_ms: self.now_ms(),
-        };
+        let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
+        let commit = Commit::new(adds.into_iter().map(Action::Add).collect(), operation, begun, self.now_ms());
         match self.runs.commit(commit).await? {
             Outcome::Done => Ok(()),
             Outcome::Overtaken(reason) => Err(Error::retry(format!("write down a run in `ops.runs`: {reason}"))),

@@ -85,7 +85,7 @@ async fn expected(store: &DeltaStore, text: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_is_stored_the_merged_answer_is_that_over_everything() {
-    for seed in seeds() {
+    for seed in seeds(4) {
         let made = Made::with(&[("hours", HOURS), ("labels", LABELS)]).await;
         let mut random = Random { seed, drawn: 0 };
         // Partition 1 is all of the second day, so that days change apart from each other.
