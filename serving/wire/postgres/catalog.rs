@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use contract::{Error, Result};
+use datafusion::arrow::array::{AsArray, StringArray};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableFunctionImpl};
 use datafusion::datasource::empty::EmptyTable;
@@ -15,7 +16,7 @@ use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContex
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::oid_type_planner::PgOidTypePlanner;
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
 
-use super::variables::{SEARCH_PATH, SERVER_VERSION};
+use super::variables::{SEARCH_PATH, SERVER_VERSION, initial};
 
 /// The one catalog, which is the database to clients.
 const CATALOG: &str = "databroker";
@@ -58,6 +59,7 @@ impl PgCatalog {
             Volatility::Stable,
             Arc::new(none),
         ));
+        shapes.register_udf(current_setting());
         let state = shapes.state();
         let is_new = |(name, function): &(&String, &Arc<ScalarUDF>)| {
             own.get(*name).is_none_or(|before| !Arc::ptr_eq(before, function))
@@ -147,4 +149,15 @@ async fn shapes(session: &SessionContext, catalog: &str) -> Result<Vec<Shape>, D
 fn constant(name: &str, value: ScalarValue) -> ScalarUDF {
     let answer = move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(value.clone()));
     create_udf(name, Vec::new(), DataType::Utf8, Volatility::Stable, Arc::new(answer))
+}
+
+/// `current_setting('server_version')`: what a variable is before a client sets it; null where there is none.
+fn current_setting() -> ScalarUDF {
+    let answer = |arguments: &[ColumnarValue]| {
+        let arrays = ColumnarValue::values_to_arrays(arguments)?;
+        let names = arrays[0].as_string::<i32>();
+        let values: StringArray = names.iter().map(|name| name.and_then(initial)).collect();
+        Ok(ColumnarValue::Array(Arc::new(values)))
+    };
+    create_udf("current_setting", vec![DataType::Utf8], DataType::Utf8, Volatility::Stable, Arc::new(answer))
 }

@@ -127,7 +127,7 @@ async fn an_error_has_its_state_and_place_and_aborts_the_transaction() {
     let error = error.as_db_error().expect("of the server");
     assert_eq!(error.code(), &SqlState::UNDEFINED_COLUMN);
     assert_eq!(error.position(), Some(&ErrorPosition::Original(18)), "{error:?}");
-    let syntax = client.query("SELECT 1 FROM FROM", &[]).await.map(|_| ()).expect_err("no SQL");
+    let syntax = client.query("SELEC 1", &[]).await.map(|_| ()).expect_err("no SQL");
     assert_eq!(syntax.code(), Some(&SqlState::SYNTAX_ERROR));
     client.simple_query("BEGIN").await.expect("begun");
     refused(&client, "SELECT nothing FROM events").await;

@@ -22,6 +22,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("client_encoding", "UTF8"),
     ("client_min_messages", "notice"),
     ("datestyle", "ISO, YMD"),
+    ("default_table_access_method", "heap"),
     ("default_transaction_isolation", "read committed"),
     ("default_transaction_read_only", "on"),
     ("extra_float_digits", "1"),
@@ -62,6 +63,11 @@ const FIXED: &[(&str, &[&str])] = &[
 /// Variables of drivers' own, as `myapp.user`, that a connection keeps at the most.
 const OWN_MAX: usize = 64;
 
+/// The value that a variable begins with.
+pub(crate) fn initial(name: &str) -> Option<&'static str> {
+    KNOWN.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+}
+
 /// The variables of a connection.
 #[derive(Default)]
 pub(crate) struct Variables {
@@ -82,8 +88,7 @@ impl Variables {
     /// # Errors
     /// For one that there is not.
     pub(crate) fn get(&self, name: &str) -> PgWireResult<&str> {
-        let known = || KNOWN.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
-        let value = self.set.get(name).map(String::as_str).or_else(known);
+        let value = self.set.get(name).map(String::as_str).or_else(|| initial(name));
         value.ok_or_else(|| wrong("42704", format!("unrecognized configuration parameter \"{name}\"")))
     }
 
