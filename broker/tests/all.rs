@@ -30,6 +30,9 @@ mod s3;
 #[cfg(test)]
 #[cfg(feature = "real-servers")]
 mod sharing;
+#[cfg(test)]
+#[cfg(feature = "real-servers")]
+mod spark;
 mod sql_clients;
 mod story;
 mod support;

@@ -113,7 +113,7 @@ pub(super) async fn run(control: &Control, arguments: &Value, progress: &mpsc::S
 }
 
 /// The line of `list`, with `"stored_sql"`, `"shown_sql"`, `"columns": [{"name", "type", "merges"}]`, `"answer": [{"name",
-/// "type"}]`, `"period"`, `"watermark"` by source, and `"runs"`: the last lines of `ops.runs`.
+/// "type"}]`, `"spark": {"stored", "shown"}` (both statements as Spark takes them), `"period"`, `"watermark"` by source, and `"runs"`: the last lines of `ops.runs`.
 pub(super) async fn explain(broker: &Broker, arguments: &Value) -> Result<Value> {
     let asked = read(arguments)?;
     let explained = broker.cold.explain_view(&asked.name).await?;
@@ -128,6 +128,8 @@ pub(super) async fn explain(broker: &Broker, arguments: &Value) -> Result<Value>
     let mut answer = explained.summary.to_json();
     answer["stored_sql"] = json!(explained.stored_sql);
     answer["shown_sql"] = json!(explained.shown_sql);
+    let [stored, shown] = &explained.spark_sql;
+    answer["spark"] = json!({"stored": stored, "shown": shown});
     let columns = explained.columns.iter();
     answer["columns"] =
         columns.map(|(name, kind, merges)| json!({"name": name, "type": kind, "merges": merges})).collect();

@@ -24,6 +24,15 @@ pub(super) fn for_spark(sql: &str) -> Result<String> {
     Ok(rewrite(&tokens))
 }
 
+/// The second statement over the rows of the first, in one query; all rows, where a view has none.
+pub(super) fn shown_for_spark(stored: &str, shown: Option<&str>) -> Result<String> {
+    let (stored, shown) = (for_spark(stored)?, for_spark(shown.unwrap_or("SELECT * FROM merged"))?);
+    Ok(match shown.trim_start().split_at_checked(4) {
+        Some((with, rest)) if with.eq_ignore_ascii_case("with") => format!("WITH merged AS ({stored}), {rest}"),
+        _ => format!("WITH merged AS ({stored}) {shown}"),
+    })
+}
+
 fn rewrite(tokens: &[Token]) -> String {
     let mut out = String::new();
     let mut at = 0;
@@ -115,6 +124,13 @@ mod tests {
         ] {
             assert_eq!(for_spark(here).unwrap(), there);
         }
+        let shown = |second| shown_for_spark("SELECT 1", second).unwrap();
+        assert_eq!(shown(Some("SELECT 2")), "WITH merged AS (SELECT 1) SELECT 2");
+        assert_eq!(
+            shown(Some("WITH a AS (SELECT 2) SELECT 3")),
+            "WITH merged AS (SELECT 1),  a AS (SELECT 2) SELECT 3"
+        );
+        assert_eq!(shown(None), "WITH merged AS (SELECT 1) SELECT * FROM merged");
         let sketch = for_spark("sketch(CASE WHEN a THEN b END)").unwrap();
         assert!(sketch.contains("xxhash64(CAST((CASE WHEN a THEN b END) AS STRING))"), "{sketch}");
     }

@@ -18,6 +18,7 @@ use futures::TryStreamExt;
 
 use super::answer::{Layers, as_stored, failed, keep, plan, shown};
 use super::check::{Shape, Silver, check};
+use super::dialect::{for_spark, shown_for_spark};
 use super::file::{Place, ViewFile};
 use super::run::{Task, ViewEngine, ViewRun};
 use super::runs::Line;
@@ -41,6 +42,8 @@ pub struct Explained {
     pub stored_sql: String,
     /// What is shown: SQL over `merged`; none if all of that is.
     pub shown_sql: Option<String>,
+    /// Both statements as Spark takes them, over the views that it makes of silver's tables: what is stored, what is shown.
+    pub spark_sql: [String; 2],
     /// The stored columns: name, type, and `key` or how it merges.
     pub columns: Vec<(String, String, &'static str)>,
     /// The columns of an answer: name and type.
@@ -240,6 +243,10 @@ impl Inner {
         let watermark = layers.moments.keys().map(|&source| (source.0.to_owned(), layers.watermark(source)));
         Ok(Explained {
             stored_sql: view.stored.sql.clone(),
+            spark_sql: [
+                for_spark(&view.stored.sql)?,
+                shown_for_spark(&view.stored.sql, view.shown.as_ref().map(|statement| statement.sql.as_str()))?,
+            ],
             shown_sql: view.shown.as_ref().map(|statement| statement.sql.clone()),
             columns: columns.collect(),
             answer: answer.collect(),
