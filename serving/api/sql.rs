@@ -43,15 +43,17 @@ pub(crate) async fn sql(
     let query = parse_question(&body)?;
     let format = asked_format(parts.uri.query(), &parts.headers)?;
 
-    let mut table = app.services.cold.sql(&query).await?;
-    // The plan may be right and its first step fail: with the first batch in hand a status can still say so.
-    let first = table.batches.next().await.transpose()?;
+    let table = app.services.cold.sql(&query).await?;
+    // The plan may be right and its first step fail: with the first batch in hand a status can still say so. An answer that
+    // has ended by then must not be asked again.
+    let mut batches = table.batches.fuse();
+    let first = batches.next().await.transpose()?;
     let writer = RowsWriter::new(format, &table.schema)?;
     let (pieces, waiting) = mpsc::channel(WAITING_PIECES_MAX);
     // A task of its own, and not the body itself, encodes the rows: a client that stops reading would else hold
     // the slot and the query's memory beyond the deadline.
     tokio::spawn(async move {
-        let rows = iter(first.map(Ok)).chain(table.batches);
+        let rows = iter(first.map(Ok)).chain(batches);
         let sent = timeout_at(admission.deadline, send_rows(rows, writer, &pieces)).await;
         metric::SEARCH_SECONDS.observe(&["sql"], started.elapsed().as_secs_f64());
         // What follows may wait for a client that has stopped reading, for as long as its connection lives.

@@ -62,14 +62,15 @@ pub(crate) async fn answer(
     let Query(asked) = asked.map_err(wrong)?;
     let request = asked.request(app.services.clock.now())?;
     let views: Arc<dyn Views> = app.services.views.clone();
-    let ViewAnswer { boundary, mut table } = views.view(&name, &request).await?;
+    let ViewAnswer { boundary, table } = views.view(&name, &request).await?;
     // As for SQL: with the first batch in hand a status can still say what failed.
-    let first = table.batches.next().await.transpose()?;
+    let mut batches = table.batches.fuse();
+    let first = batches.next().await.transpose()?;
     let writer = RowsWriter::new(Format::Json, &table.schema)?;
     let (pieces, waiting) = mpsc::channel(WAITING_PIECES_MAX);
     let head = format!("{{\"view\":{},\"boundary\":{},\"rows\":", json!(name), boundary.to_json());
     tokio::spawn(async move {
-        let rows = iter(first.map(Ok)).chain(table.batches);
+        let rows = iter(first.map(Ok)).chain(batches);
         let sent = timeout_at(admission.deadline, send(head, pin!(rows), writer, &pieces)).await;
         metric::SEARCH_SECONDS.observe(&["view"], started.elapsed().as_secs_f64());
         drop(admission);

@@ -61,6 +61,7 @@ mod compact;
 mod data_file;
 mod durable;
 mod file_stats;
+mod folders;
 #[cfg(test)]
 mod foreign_test;
 #[cfg(test)]

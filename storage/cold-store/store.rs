@@ -1,7 +1,6 @@
 //! The store: which tables there are, and what was written to them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,18 +16,17 @@ use crate::Settings;
 use crate::access::Access;
 use crate::commit::COVERAGE_PREFIX;
 use crate::data_file::writer_properties;
-use crate::durable::create_directory;
+use crate::folders::{folder, make, place, rooted};
 use crate::layout::Layout;
 use crate::live::{Live, LiveTable};
 use crate::marks::prefix;
 use crate::place::Place;
 use crate::query::Engine;
-use crate::remote::is_remote;
 use crate::scan::Scan;
 use crate::session::{Session, Tables};
 use crate::table::{Pending, Table, View};
 use crate::travel;
-use crate::views::{Gold, GoldSchema};
+use crate::views::{Checked, Gold, GoldSchema};
 
 /// How many times [`Settings::commit_bytes_max`] may wait before `write` asks for a commit first: the runtime
 /// commits at once that, and a commit that takes long must not stop it.
@@ -72,6 +70,8 @@ pub(crate) struct Inner {
     pub(crate) runs: Arc<Table>,
     /// The tables of views that were opened, by view.
     pub(crate) gold: tokio::sync::Mutex<HashMap<String, Arc<Gold>>>,
+    /// Views that were checked, or refused, by name.
+    pub(crate) checked: tokio::sync::Mutex<Checked>,
     /// A folder of this process's own for what may vanish with it; none for one that reads.
     pub(crate) spill: Option<PathBuf>,
     /// What was written per source. Held while rows are given to the three tables, and while a query
@@ -142,10 +142,11 @@ impl DeltaStore {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
+        let settings = rooted(settings, directory);
         let directory = make(directory, &settings)?;
         let (access, spill) = Access::alone(&directory)?;
         let place = place(&directory, &settings, Some(spill.clone()))?;
-        Self::assemble(place, schemas, rooted(settings, &directory), clock, access, Some(spill)).await
+        Self::assemble(place, schemas, settings, clock, access, Some(spill)).await
     }
 
     /// Opens the store in a directory for writing beside other processes that open it so: each takes the rows of partitions
@@ -159,12 +160,13 @@ impl DeltaStore {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
+        let settings = rooted(settings, directory);
         let directory = make(directory, &settings)?;
         let locks = directory.clone();
         let locked = finished(tokio::task::spawn_blocking(move || Access::shared(&locks))).await;
         let (access, spill, _turn) = locked?;
         let place = place(&directory, &settings, Some(spill.clone()))?;
-        Self::assemble(place, schemas, rooted(settings, &directory), clock, access, Some(spill)).await
+        Self::assemble(place, schemas, settings, clock, access, Some(spill)).await
     }
 
     /// Opens the store in a directory for reading beside a process that writes. Each call reads what was
@@ -178,10 +180,11 @@ impl DeltaStore {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
+        let settings = rooted(settings, directory);
         let directory = folder(directory, &settings)?;
         let place = place(&directory, &settings, None)?;
         // The folder for spilled rows is emptied by processes that write, so it is not a reader's.
-        Self::assemble(place, schemas, rooted(settings, &directory), clock, Access::Read, None).await
+        Self::assemble(place, schemas, settings, clock, Access::Read, None).await
     }
 
     /// Opens the tables at a place.
@@ -235,6 +238,7 @@ impl DeltaStore {
             dead_letters,
             runs,
             gold: tokio::sync::Mutex::default(),
+            checked: tokio::sync::Mutex::default(),
             live: Mutex::default(),
             access,
             place,
@@ -250,7 +254,8 @@ impl DeltaStore {
         let moment = self.inner.at_one_moment().await?;
         let session = self.inner.engine.session(self.inner.readable(moment.clone()))?;
         travel::register(session.context(), &moment);
-        session.with_views(Arc::new(GoldSchema(self.inner.clone())))
+        let names = self.inner.sound_views().await?;
+        session.with_views(Arc::new(GoldSchema { inner: self.inner.clone(), names }))
     }
 
     /// Lets queries read a table whose rows somebody else knows.
@@ -487,33 +492,4 @@ impl ColdStore for DeltaStore {
 /// Awaits a task of ours; its panic becomes an error.
 pub(crate) async fn finished<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
     task.await.unwrap_or_else(|panic| Err(Error::stop("finish a task of the cold store").because(panic)))
-}
-
-/// Where this process locks, spills and, if the store is of this disk, keeps the tables: `directory`, unless `cold.url` is
-/// another folder.
-fn folder(directory: &Path, settings: &Settings) -> Result<PathBuf> {
-    let other = settings.url.strip_prefix("file://").unwrap_or(&settings.url);
-    let folder = if other.is_empty() || is_remote(other) { directory } else { Path::new(other) };
-    std::path::absolute(folder)
-        .map_err(|error| Error::change(format!("open the cold store `{}`", folder.display())).because(error))
-}
-
-/// Where the tables lie, by `cold.url`, for a process that has the folder `directory` and may write files into `spill`.
-fn place(directory: &Path, settings: &Settings, spill: Option<PathBuf>) -> Result<Place> {
-    settings.check()?;
-    if is_remote(&settings.url) { Place::remote(settings, spill) } else { Place::on_disk(directory) }
-}
-
-/// Makes the folder of a store; answers its path from the root.
-fn make(directory: &Path, settings: &Settings) -> Result<PathBuf> {
-    let folder = folder(directory, settings)?;
-    let made = create_directory(&folder).and_then(|()| fs::canonicalize(&folder));
-    made.map_err(|error| Error::stop(format!("open the cold store `{}`", folder.display())).because(error))
-}
-
-/// The settings with paths that do not depend on where the process stands: what is relative is so to the data directory,
-/// in which the store's lies.
-fn rooted(settings: Settings, directory: &Path) -> Settings {
-    let views_folder = directory.parent().unwrap_or(directory).join(&settings.views_folder);
-    Settings { views_folder, ..settings }
 }

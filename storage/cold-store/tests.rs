@@ -167,7 +167,7 @@ async fn many_small_commits_become_few_files_a_short_log_and_the_same_rows() {
     store.maintain().await.unwrap();
     ahead_micros.store(5 * 3_600_000_000, Ordering::Relaxed);
     let lines = store.maintain().await.unwrap();
-    assert_eq!(lines.len(), 4, "{lines:?}");
+    assert_eq!(lines.len(), 5, "{lines:?}");
     assert_complete(&store, COMMITS * 4 + 10).await;
     for summary in store.tables().await.unwrap() {
         let root = directory.path().join(summary.name.replace('.', "/"));
@@ -305,7 +305,7 @@ async fn the_tables_ask_for_the_lowest_protocol_and_say_what_their_columns_mean(
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path(), settings()).await;
     let names: Vec<_> = store.tables().await.unwrap().into_iter().map(|table| table.name).collect();
-    assert_eq!(names, ["bronze.github", "ops.coverage", "ops.dead_letters", "silver.github"]);
+    assert_eq!(names, ["bronze.github", "ops.coverage", "ops.dead_letters", "ops.runs", "silver.github"]);
     for name in names {
         let log = directory.path().join(name.replace('.', "/")).join("_delta_log/00000000000000000000.json");
         let log = fs::read_to_string(log).unwrap();

@@ -44,6 +44,7 @@ pub(crate) fn check(view: &ViewFile, plan: &LogicalPlan, silver: &[Silver]) -> R
     let wrong = |reason: String| view.wrong(view.stored.line, &reason);
     let (projection, aggregate) = top(plan).map_err(wrong)?;
     let read = rows_alone(&aggregate.input, silver).map_err(wrong)?;
+    aggregate.group_expr.iter().chain(&aggregate.aggr_expr).try_for_each(alone).map_err(wrong)?;
     let mut columns: Vec<FieldRef> = Vec::new();
     let mut merges = Vec::new();
     for (expression, field) in projection.expr.iter().zip(projection.schema.fields()) {

@@ -124,16 +124,14 @@ impl Place {
 }
 
 impl ViewFile {
-    /// Reads a file of the user's.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
+    /// The text of a file of the user's.
+    pub(crate) fn read(path: &Path) -> Result<String> {
         let doing = || format!("read the view `{}`", path.display());
         let length = std::fs::metadata(path).map_err(|cause| Error::change(doing()).because(cause))?.len();
         if length > FILE_BYTES_MAX {
             return Err(Error::change(format!("{}: it has {length} bytes, {FILE_BYTES_MAX} are the most", doing())));
         }
-        let text = std::fs::read_to_string(path).map_err(|cause| Error::change(doing()).because(cause))?;
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        Self::parse(&name, Place::File(path.to_owned()), &text)
+        std::fs::read_to_string(path).map_err(|cause| Error::change(doing()).because(cause))
     }
 
     /// Reads a view's text.

@@ -1,5 +1,6 @@
 //! Which views there are, and what is asked of them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +12,11 @@ use contract::{
     Views, nearest,
 };
 use datafusion::catalog::{SchemaProvider, TableProvider};
-use datafusion::datasource::ViewTable;
 use datafusion::datasource::empty::EmptyTable;
+use datafusion::datasource::{TableType, ViewTable};
 use datafusion::error::DataFusionError;
 use futures::TryStreamExt;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::answer::{Layers, as_stored, failed, keep, plan, shown};
 use super::check::{Shape, Silver, check};
@@ -54,12 +56,21 @@ pub struct Explained {
     pub watermark: Vec<(String, Positions)>,
 }
 
-/// A name, and the file if it can be read.
+/// A name, and the text if it can be read.
 struct Listed {
     name: String,
     place: Place,
-    file: Result<ViewFile>,
+    text: Result<String>,
 }
+
+/// A view that was checked.
+pub(crate) struct Sound {
+    view: ViewFile,
+    shape: Shape,
+}
+
+/// What became of the check of a text, by its hash: planning a view takes longer than most queries.
+pub(crate) type Checked = HashMap<String, (u128, Result<Arc<Sound>, String>)>;
 
 impl Inner {
     /// The views, by name: those of the program, and those of the user's folder, which go first where both have the name.
@@ -68,8 +79,8 @@ impl Inner {
         let shipped = SHIPPED.iter().filter(|_| self.settings.views_shipped);
         for (name, text) in shipped {
             if !listed.iter().any(|other| other.name == *name) {
-                let file = ViewFile::parse(name, Place::Shipped, text);
-                listed.push(Listed { name: (*name).to_owned(), place: Place::Shipped, file });
+                let (name, text) = ((*name).to_owned(), Ok((*text).to_owned()));
+                listed.push(Listed { name, place: Place::Shipped, text });
             }
         }
         listed.sort_by(|one, other| one.name.cmp(&other.name));
@@ -89,7 +100,7 @@ impl Inner {
             let path = entry.map_err(|error| Error::change(doing()).because(error))?.path();
             if path.extension().is_some_and(|ending| ending == "sql") {
                 let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                listed.push(Listed { name, file: ViewFile::read(&path), place: Place::File(path) });
+                listed.push(Listed { name, text: ViewFile::read(&path), place: Place::File(path) });
             }
             if listed.len() > FILES_MAX {
                 return Err(Error::change(format!("{}: there are more than {FILES_MAX}", doing())));
@@ -99,16 +110,47 @@ impl Inner {
     }
 
     /// A view by its name, checked.
-    async fn open_view(&self, name: &str) -> Result<(ViewFile, Shape)> {
+    async fn open_view(&self, name: &str) -> Result<Arc<Sound>> {
         let mut listed = self.listed()?;
         let Some(place) = listed.iter().position(|other| other.name == name) else {
             let names: Vec<_> = listed.iter().map(|other| other.name.as_str()).collect();
             let near = nearest(name, names.iter().copied());
             return Err(Error::change(format!("open the view `{name}`{near} (known: {})", names.join(", "))));
         };
-        let view = listed.swap_remove(place).file?;
-        let shape = self.check(&view).await?;
-        Ok((view, shape))
+        self.sound(listed.swap_remove(place)).await
+    }
+
+    /// The names of the views that can be asked.
+    pub(crate) async fn sound_views(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for listed in self.listed()? {
+            let name = listed.name.clone();
+            // Why one is refused `views list` says.
+            if self.sound(listed).await.is_ok() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Checks a view, unless its text was checked before.
+    async fn sound(&self, listed: Listed) -> Result<Arc<Sound>> {
+        let text = listed.text?;
+        let hash = xxh3_128(text.as_bytes());
+        let mut checked = self.checked.lock().await;
+        let outcome = match checked.get(&listed.name).filter(|(known, _)| *known == hash) {
+            Some((_, outcome)) => outcome.clone(),
+            None => {
+                let outcome = match ViewFile::parse(&listed.name, listed.place, &text) {
+                    Ok(view) => self.check(&view).await.map(|shape| Arc::new(Sound { view, shape })),
+                    Err(error) => Err(error),
+                };
+                let outcome = outcome.map_err(|error| error.to_string().trim_start_matches("failed to ").to_owned());
+                checked.insert(listed.name, (hash, outcome.clone()));
+                outcome
+            }
+        };
+        outcome.map_err(Error::change)
     }
 
     /// Checks both statements of a view.
@@ -139,17 +181,18 @@ impl Inner {
     }
 
     async fn view(&self, name: &str, request: &ViewRequest) -> Result<ViewAnswer> {
-        let (view, shape) = self.open_view(name).await?;
+        let sound = self.open_view(name).await?;
+        let Sound { view, shape } = sound.as_ref();
         if shape.time.is_none() && (request.from.is_some() || request.to.is_some()) {
             return Err(Error::change(format!(
                 "answer the view `{name}` from and to a time: its header names no `time`, it is about all rows"
             )));
         }
-        let layers = self.layers(&view, &shape).await?;
+        let layers = self.layers(view, shape).await?;
         let merged = layers.merged(&self.engine, request).await?;
-        let (session, plan) = shown(&self.engine, &view, merged).await?;
+        let (session, plan) = shown(&self.engine, view, merged).await?;
         let table = session.run(session.context(), plan).await?;
-        let table = keep(&session, &shape, table, request)?;
+        let table = keep(&session, shape, table, request)?;
         Ok(ViewAnswer { boundary: self.boundary(&layers, request).await?, table })
     }
 
@@ -209,37 +252,39 @@ impl Inner {
     }
 
     async fn summary(&self, listed: Listed) -> Result<ViewSummary> {
-        let (name, place) = (listed.name, listed.place.text());
-        let checked = match listed.file {
-            Ok(view) => self.check(&view).await.map(|shape| (view, shape)),
-            Err(error) => Err(error),
-        };
-        let (view, shape) = match checked {
-            Ok(checked) => checked,
+        let (name, place) = (listed.name.clone(), listed.place.text());
+        let sound = match self.sound(listed).await {
+            Ok(sound) => sound,
             Err(error) => {
                 let answers = Err(error.to_string());
                 return Ok(ViewSummary { name, place, answers, every: NEVER, stored: None });
             }
         };
-        let gold = self.gold(&view, &shape).await?;
+        let Sound { view, shape } = sound.as_ref();
+        let gold = self.gold(view, shape).await?;
         let committed = gold.table.view().committed.clone();
         let stored = committed.run().map(|run| StoredResult {
             at: run.at,
             rows: committed.files.iter().filter_map(|file| file.rows).sum::<usize>() as u64,
             is_current: run.fingerprint == gold.fingerprint,
         });
-        Ok(ViewSummary { name, place, answers: Ok(view.answers), every: view.every, stored })
+        Ok(ViewSummary { name, place, answers: Ok(view.answers.clone()), every: view.every, stored })
     }
 
     async fn explain(&self, name: &str) -> Result<Explained> {
-        let (view, shape) = self.open_view(name).await?;
-        let layers = self.layers(&view, &shape).await?;
+        let sound = self.open_view(name).await?;
+        let Sound { view, shape } = sound.as_ref();
+        let layers = self.layers(view, shape).await?;
         let merged = layers.merged(&self.engine, &ViewRequest::default()).await?;
-        let (_, plan) = shown(&self.engine, &view, merged).await?;
+        let (_, plan) = shown(&self.engine, view, merged).await?;
         let columns = shape.columns.fields().iter().zip(&shape.merges).map(|(field, merge)| {
             (field.name().clone(), field.data_type().to_string(), merge.map_or("key", |merge| merge.word()))
         });
         let answer = plan.schema().fields().iter().map(|field| (field.name().clone(), field.data_type().to_string()));
+        let mut listed = self.listed()?.into_iter();
+        let listed = listed.find(|other| other.name == name);
+        let listed = listed.ok_or_else(|| Error::change(format!("open the view `{name}`: it was taken away")))?;
+        let summary = self.summary(listed).await?;
         let watermark = layers.moments.keys().map(|&source| (source.0.to_owned(), layers.watermark(source)));
         Ok(Explained {
             stored_sql: view.stored.sql.clone(),
@@ -252,9 +297,7 @@ impl Inner {
             answer: answer.collect(),
             period: shape.time.map(|(_, period)| period.column()),
             watermark: watermark.collect(),
-            summary: self
-                .summary(Listed { name: name.to_owned(), place: view.place.clone(), file: Ok(view.clone()) })
-                .await?,
+            summary,
         })
     }
 
@@ -262,11 +305,11 @@ impl Inner {
     async fn run_view(&self, name: &str, whole: bool, engine: ViewEngine, attempt: u32) -> Result<ViewRun> {
         self.check_writable()?;
         let started_at = self.clock.now();
-        let (view, shape) = self.open_view(name).await?;
+        let sound = self.open_view(name).await?;
+        let Sound { view, shape } = sound.as_ref();
         let ran = async {
-            let gold = self.gold(&view, &shape).await?;
-            let task =
-                Task { inner: self, view: &view, shape: &shape, gold, moments: self.moments(&shape).await?, engine };
+            let gold = self.gold(view, shape).await?;
+            let task = Task { inner: self, view, shape, gold, moments: self.moments(shape).await?, engine };
             task.run(whole).await
         };
         let ran = ran.await;
@@ -322,19 +365,22 @@ impl Views for DeltaStore {
 }
 
 /// The views as tables of SQL: their merged rows, both layers.
-pub(crate) struct GoldSchema(pub(crate) Arc<Inner>);
+pub(crate) struct GoldSchema {
+    pub(crate) inner: Arc<Inner>,
+    /// Those that can be asked: one that is refused must not spoil a list of all tables.
+    pub(crate) names: Vec<String>,
+}
 
 impl std::fmt::Debug for GoldSchema {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("the views")
+        write!(out, "the views {:?}", self.names)
     }
 }
 
 #[async_trait]
 impl SchemaProvider for GoldSchema {
     fn table_names(&self) -> Vec<String> {
-        // A folder that cannot be read is told of by `views list`.
-        self.0.listed().unwrap_or_default().into_iter().map(|listed| listed.name).collect()
+        self.names.clone()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
@@ -342,14 +388,19 @@ impl SchemaProvider for GoldSchema {
             return Ok(None);
         }
         let merged = async {
-            let (view, shape) = self.0.open_view(name).await?;
-            self.0.layers(&view, &shape).await?.merged(&self.0.engine, &ViewRequest::default()).await
+            let sound = self.inner.open_view(name).await?;
+            let layers = self.inner.layers(&sound.view, &sound.shape).await?;
+            layers.merged(&self.inner.engine, &ViewRequest::default()).await
         };
         let merged = merged.await.map_err(|error| DataFusionError::External(error.into()))?;
         Ok(Some(Arc::new(ViewTable::new(merged, None))))
     }
 
+    async fn table_type(&self, name: &str) -> Result<Option<TableType>, DataFusionError> {
+        Ok(self.table_exist(name).then_some(TableType::View))
+    }
+
     fn table_exist(&self, name: &str) -> bool {
-        self.table_names().iter().any(|known| known == name)
+        self.names.iter().any(|known| known == name)
     }
 }

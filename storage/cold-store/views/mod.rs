@@ -27,5 +27,5 @@ mod views_test;
 
 pub(crate) use gold::Gold;
 pub use library::Explained;
-pub(crate) use library::GoldSchema;
+pub(crate) use library::{Checked, GoldSchema};
 pub use run::{ViewEngine, ViewRun};

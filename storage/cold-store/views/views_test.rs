@@ -278,7 +278,7 @@ async fn a_bad_view_is_refused_with_its_line_and_what_would_be_right() {
         ),
         (
             "join",
-            good("FROM silver.github\n", "FROM (SELECT github.* FROM silver.github, silver.github AS other) AS both\n"),
+            good("FROM silver.github\n", "FROM silver.github, (SELECT number AS other FROM silver.github) AS others\n"),
             "a join (put the sides",
         ),
     ];
