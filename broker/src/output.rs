@@ -108,6 +108,14 @@ pub(crate) async fn show_progress(mut messages: Receiver<Value>) {
 /// A row of an answer, its columns in order.
 pub(crate) struct Row(Vec<(String, Value)>);
 
+impl Row {
+    /// The rows of a document, which has the columns of each in the order of their names, in the order that is asked.
+    pub(crate) fn ordered(rows: &Value, columns: &[&str]) -> Vec<Self> {
+        let row = |row: &Value| Self(columns.iter().map(|&name| (name.to_owned(), row[name].clone())).collect());
+        rows.as_array().into_iter().flatten().map(row).collect()
+    }
+}
+
 impl<'de> serde::Deserialize<'de> for Row {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         struct Columns;

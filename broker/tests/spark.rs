@@ -16,15 +16,7 @@ fn with_samples() -> Place {
     let mut place = Place::new();
     place.environment.push(("DATABROKER_COLD_COMMIT_INTERVAL_MS", "200".to_owned()));
     let up = place.up(&["--sample"]);
-    eventually("the samples are in the cold store", || {
-        let sources = &place.json(&["status"])["sources"];
-        acquisition::SOURCES.iter().all(|source| {
-            let status = &sources[source.id.0];
-            let cursor = &status["collectors"][format!("{source}/sample", source = source.id)];
-            let read = cursor.as_str().is_some_and(|cursor| cursor.contains("\"done\":true"));
-            read && status["lag"]["cold"]["records"] == json!(0)
-        })
-    });
+    eventually("the samples are in the cold store", || place.has_samples("cold"));
     assert!(up.end().success(), "{}", place.up_log());
     place
 }

@@ -10,15 +10,7 @@ fn the_samples_are_searchable_and_queryable_soon_after_the_start() {
     place.environment.retain(|(name, _)| *name != "DATABROKER_HOT_RETENTION_DAYS");
     let up = place.up(&["--sample"]);
     let search = |body: Value| http_json("POST", &format!("{}/github/_search", up.elasticsearch), &body);
-    eventually("the samples are in the hot store", || {
-        let sources = &place.json(&["status"])["sources"];
-        acquisition::SOURCES.iter().all(|source| {
-            let status = &sources[source.id.0];
-            let cursor = &status["collectors"][format!("{source}/sample", source = source.id)];
-            let read = cursor.as_str().is_some_and(|cursor| cursor.contains("\"done\":true"));
-            read && status["lag"]["hot"]["records"] == json!(0)
-        })
-    });
+    eventually("the samples are in the hot store", || place.has_samples("hot"));
     for source in acquisition::SOURCES {
         let found = http_json("GET", &format!("{}/{}/_count", up.elasticsearch, source.id), &json!({}));
         assert!(found["count"].as_u64() >= Some(900), "`{}`: {found}", source.id);

@@ -98,6 +98,17 @@ impl Place {
             .unwrap_or_else(|| panic!("{query}: {rows}"))
     }
 
+    /// Whether the samples of all sources, which a running `up --sample` reads, are in a store.
+    pub(crate) fn has_samples(&self, store: &str) -> bool {
+        let sources = &self.json(&["status"])["sources"];
+        acquisition::SOURCES.iter().all(|source| {
+            let status = &sources[source.id.0];
+            let cursor = &status["collectors"][format!("{source}/sample", source = source.id)];
+            let read = cursor.as_str().is_some_and(|cursor| cursor.contains("\"done\":true"));
+            read && status["lag"][store]["records"] == json!(0)
+        })
+    }
+
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> String {
         let path = self.home.path().join(name);
         std::fs::write(&path, bytes).expect("writable");

@@ -35,15 +35,7 @@ fn each_shipped_view_answers_the_same_whether_it_is_stored_or_computed() {
     let mut place = Place::new();
     place.environment.push(("DATABROKER_COLD_COMMIT_INTERVAL_MS", "200".to_owned()));
     let up = place.up(&["--sample"]);
-    eventually("the samples are in the cold store", || {
-        let sources = &place.json(&["status"])["sources"];
-        acquisition::SOURCES.iter().all(|source| {
-            let status = &sources[source.id.0];
-            let cursor = &status["collectors"][format!("{source}/sample", source = source.id)];
-            let read = cursor.as_str().is_some_and(|cursor| cursor.contains("\"done\":true"));
-            read && status["lag"]["cold"]["records"] == json!(0)
-        })
-    });
+    eventually("the samples are in the cold store", || place.has_samples("cold"));
     let listed = place.json(&["views", "list"]);
     let names: Vec<_> =
         listed.as_array().expect("views").iter().map(|view| view["name"].as_str().expect("a name")).collect();
@@ -105,6 +97,8 @@ fn a_view_in_the_users_folder_is_kept_up_to_date_and_a_bad_one_is_told_of() {
     assert_eq!(total(&rows(&place, "kinds")), 500, "rows count as soon as they are there");
     eventually("the view is stored anew", || stored()["at"] != first);
     assert_eq!(total(&rows(&place, "kinds")), 500);
+    let empty = http("POST", &format!("{}/api/sql?format=csv", up.http), "SELECT 1 AS a WHERE false");
+    assert_eq!(empty, (200, "a\n".to_owned()), "an answer without rows is whole");
     let (_, metrics) = http("GET", &format!("{}/metrics", up.http), "");
     assert!(metrics.contains("databroker_view_runs_total{view=\"kinds\",outcome=\"done\"}"), "{metrics}");
     assert!(place.up_log().contains("a view is refused"), "{}", place.up_log());

@@ -4,6 +4,7 @@ use arrow::error::ArrowError;
 use contract::{Error, QueryFault};
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
 
 /// An error of the query engine as one of ours: `Change` for a query that is wrong, with its place; `Retry`
 /// where a limit was reached or an object store did not answer; `Stop` where a file cannot be read.
@@ -71,8 +72,14 @@ fn is_unknown_table(text: &str) -> bool {
 }
 
 fn message(error: &DataFusionError, root: &DataFusionError, tables: &[String]) -> String {
-    let mut text = root.strip_backtrace();
-    for prefix in ["Error during planning: ", "SQL error: ", "Schema error: ", "Execution error: ", "Arrow error: "] {
+    let mut text = match root {
+        DataFusionError::SQL(cause, _) => match cause.as_ref() {
+            ParserError::ParserError(text) | ParserError::TokenizerError(text) => text.clone(),
+            ParserError::RecursionLimitExceeded => "it is nested too deeply".to_owned(),
+        },
+        root => root.strip_backtrace(),
+    };
+    for prefix in ["Error during planning: ", "Schema error: ", "Execution error: ", "Arrow error: "] {
         text = text.strip_prefix(prefix).map(str::to_owned).unwrap_or(text);
     }
     if is_refused(&text) {

@@ -58,7 +58,7 @@ pub(super) async fn list(broker: &Broker) -> Result<Value> {
     Ok(views.iter().map(ViewSummary::to_json).collect())
 }
 
-/// `{"view", "boundary", "rows": [{…}]}`.
+/// `{"view", "boundary", "columns": [names in their order], "rows": [{…}]}`.
 pub(super) async fn show(broker: &Broker, arguments: &Value) -> Result<Value> {
     let asked = read(arguments)?;
     let now = broker.engines.clock.now();
@@ -66,10 +66,11 @@ pub(super) async fn show(broker: &Broker, arguments: &Value) -> Result<Value> {
     let (from, to) = (time(&asked.from)?, time(&asked.to)?);
     let request = ViewRequest { from, to, filter: asked.filter, rows_max: asked.top };
     let answer = broker.cold.view(&asked.name, &request).await?;
+    let columns: Vec<_> = answer.table.schema.fields().iter().map(|field| field.name().clone()).collect();
     let batches: Vec<_> = answer.table.batches.try_collect().await?;
     let rows = table::to_json_rows(&batches)?;
     let rows: Value = serde_json::from_slice(&rows).map_err(|cause| Error::stop("read the answer").because(cause))?;
-    Ok(json!({"view": asked.name, "boundary": answer.boundary.to_json(), "rows": rows}))
+    Ok(json!({"view": asked.name, "boundary": answer.boundary.to_json(), "columns": columns, "rows": rows}))
 }
 
 /// `{"ok", "views": [{"view", "mode", "periods", "rows", "seconds", "error"}]}`; `ok` is false where one failed.
@@ -118,7 +119,7 @@ pub(super) async fn explain(broker: &Broker, arguments: &Value) -> Result<Value>
     let asked = read(arguments)?;
     let explained = broker.cold.explain_view(&asked.name).await?;
     let runs = format!(
-        "SELECT started_at, mode, engine, attempt, outcome, rows, periods, finished_at, reason FROM ops.runs \
+        "SELECT * EXCLUDE (view) FROM ops.runs \
          WHERE view = '{}' ORDER BY started_at DESC LIMIT {RUNS_SHOWN}",
         explained.summary.name
     );
@@ -163,8 +164,8 @@ pub(super) fn print_list(answer: &Value) {
 }
 
 pub(super) fn print_answer(answer: &Value) {
-    let rows: Vec<output::Row> = serde_json::from_value(answer["rows"].clone()).unwrap_or_default();
-    output::table(&rows);
+    let columns: Vec<&str> = answer["columns"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    output::table(&output::Row::ordered(&answer["rows"], &columns));
     let boundary = &answer["boundary"];
     let stored = boundary["batch_at"]
         .as_str()
@@ -227,6 +228,6 @@ pub(super) fn print_explained(answer: &Value) {
         answer["shown_sql"].as_str().unwrap_or("all of `merged`")
     ));
     output::line(&format!("\nwatermark: {}\n", answer["watermark"]));
-    let runs: Vec<output::Row> = serde_json::from_value(answer["runs"].clone()).unwrap_or_default();
-    output::table(&runs);
+    let columns = ["started_at", "finished_at", "mode", "engine", "attempt", "outcome", "rows", "periods", "reason"];
+    output::table(&output::Row::ordered(&answer["runs"], &columns));
 }
