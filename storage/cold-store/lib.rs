@@ -76,7 +76,8 @@ mod query;
 mod query_error;
 mod query_threads;
 mod reader;
-#[cfg(all(test, feature = "real-servers"))]
+#[cfg(test)]
+#[cfg(feature = "real-servers")]
 mod real_servers_test;
 mod remote;
 #[cfg(test)]

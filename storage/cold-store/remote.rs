@@ -229,7 +229,7 @@ mod tests {
         let (store, url) = open(&settings("az://container/prefix", &account)).unwrap();
         assert!(store.to_string().contains("container"), "{store}");
         assert_eq!(url.path(), "/prefix");
-        let error = open(&settings("az://container/prefix", &[])).err().expect("no account");
+        let error = open(&settings("az://container/prefix", &[])).map(|(_, url)| url).expect_err("no account");
         assert!(error.to_string().contains("az://container/prefix"), "{error}");
         let anonymous = [("GOOGLE_SKIP_SIGNATURE", "true")];
         let (store, _) = open(&settings("gs://bucket/prefix", &anonymous)).unwrap();

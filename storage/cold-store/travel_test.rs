@@ -49,11 +49,11 @@ async fn a_table_is_read_as_of_a_version_a_time_and_an_offset() {
     }
     store.maintain().await.unwrap();
     store.write(&rows(0, 60, 65)).await.unwrap();
-    for round in 0..6 {
-        let rows = (round as i64 + 1) * 9;
-        let version = format!("SELECT count(*) FROM at_version('silver.github', {})", round + 1);
+    for (version, time) in (1..).zip(times) {
+        let rows = version * 9;
+        let version = format!("SELECT count(*) FROM at_version('silver.github', {version})");
         assert_eq!(number(&store, &version).await, rows);
-        let time = format!("SELECT count(*) FROM at_time('github', '{}') WHERE _offset >= 0", times[round]);
+        let time = format!("SELECT count(*) FROM at_time('github', '{time}') WHERE _offset >= 0");
         assert_eq!(number(&store, &time).await, rows);
     }
     let of = async |from: &str| number(&store, &format!("SELECT count(*) FROM {from}")).await;

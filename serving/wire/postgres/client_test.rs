@@ -11,7 +11,7 @@ use crate::testing::{ENDLESS, Running, settings, soon, start};
 async fn connect(running: &Running, password: &str) -> Result<Client, Error> {
     let address = running.server.postgres.expect("it is on");
     let mut config = Config::new();
-    config.host(&address.ip().to_string()).port(address.port()).user("anyone").dbname("databroker").password(password);
+    config.host(address.ip().to_string()).port(address.port()).user("anyone").dbname("databroker").password(password);
     let (client, connection) = config.connect(NoTls).await?;
     tokio::spawn(async move { connection.await.unwrap_or_default() });
     Ok(client)
