@@ -37,9 +37,7 @@ struct Place {
 
 impl Place {
     fn take(slots: &Arc<Semaphore>) -> Option<Self> {
-        let place = Self { slot: Some(Arc::clone(slots).try_acquire_owned().ok()?), slots: Arc::clone(slots) };
-        place.measure();
-        Some(place)
+        Some(Self { slot: Some(Arc::clone(slots).try_acquire_owned().ok()?), slots: Arc::clone(slots) })
     }
 
     fn measure(&self) {
@@ -80,6 +78,8 @@ pub(crate) async fn tail(
     })?;
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::to_owned).or(asked.after);
     let mut rows = app.services.tail.begin(&source, asked.filter.as_deref(), last.as_deref()).await?;
+    // From here on it misses none.
+    place.measure();
     let (pieces, waiting) = mpsc::channel(WAITING_PIECES_MAX);
     tokio::spawn(async move {
         let _place = place;

@@ -11,12 +11,22 @@ use futures::StreamExt;
 use crate::output;
 use crate::running::{Lines, Running};
 use crate::settings::Settings;
+use crate::signals;
 
 /// The pause before a connection that broke is made again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Prints rows until Ctrl-C, or until the process that makes them has ended.
 pub(crate) async fn run(settings: &Settings, data: &Path, source: &str, filter: Option<&str>) -> Result<ExitCode> {
+    // Listened to, since a shell may have told what it started in the background not to mind Ctrl-C.
+    let asked_to_end = signals::listen();
+    tokio::select! {
+        () = asked_to_end.cancelled() => Ok(ExitCode::SUCCESS),
+        ended = follow(settings, data, source, filter) => ended,
+    }
+}
+
+async fn follow(settings: &Settings, data: &Path, source: &str, filter: Option<&str>) -> Result<ExitCode> {
     let find = || Running::find(data, settings.serving.token());
     let Some(mut running) = find().await else {
         let nobody = format!("tail `{source}`: nothing runs on `{}`; start `databroker up`", data.display());
