@@ -84,7 +84,7 @@ routes! {
     Http GET "/metrics" api::metrics, "Metrics for Prometheus.";
     Http GET "/api/status" api::status, "What `databroker status` says.";
     Http GET "/api/views" api::list_views, "All views, when each was stored, and which are refused and why.";
-    Http GET "/api/views/{name}" api::view, "A view's rows, and how far they reach; ?from= ?to= (RFC 3339, a date, now-6h) ?filter= (SQL) ?top=.";
+    Http GET "/api/views/{view}" api::view, "A view's rows, and how far they reach; ?from= ?to= (RFC 3339, a date, now-6h) ?filter= (SQL) ?top=.";
     Http POST "/api/sql" api::sql, "Answers SQL: the query as text or as {\"query\":…}; a JSON array, or what `?format=` or Accept names: ndjson, csv, arrow, parquet.";
     Http GET "/api/tail/{source}" api::tail, "A source's rows as they are made, as server-sent events; `?filter=` is a condition in SQL.";
     Http GET "/api/openapi.json" api::openapi, "This port described for programs (OpenAPI 3.1).";

@@ -46,6 +46,19 @@ const SHAPES: &[Shape] = &[
         answers: &[("413", "The query is too long.")],
         gives: &[],
     },
+    Shape { path: "/api/views", query: &[], takes: &[], answers: &[], gives: &[JSON] },
+    Shape {
+        path: "/api/views/{view}",
+        query: &[
+            ("from", "Only rows at or after this time: RFC 3339, a date, `now`, `now-6h`."),
+            ("to", "Only rows before this time."),
+            ("filter", "Only rows for which this SQL expression over the answer's columns is true."),
+            ("top", "The first so many rows."),
+        ],
+        takes: &[],
+        answers: &[],
+        gives: &[JSON],
+    },
     Shape {
         path: "/api/tail/{source}",
         query: &[
@@ -138,6 +151,7 @@ fn operation(route: &Route, path: &str, method: &str) -> Value {
     for (name, says) in shape.map_or(&[][..], |shape| shape.query) {
         let schema = match *name {
             "format" => json!({"type": "string", "enum": Format::ALL.map(Format::name)}),
+            "top" => json!({"type": "integer", "minimum": 0}),
             _ => json!({"type": "string"}),
         };
         parameters.push(json!({"name": name, "in": "query", "description": says, "schema": schema}));

@@ -89,6 +89,7 @@ async fn every_route_answers_on_its_port_and_the_page_lists_it() {
             .replace("{index}", "github")
             .replace("{id}", "1")
             .replace("{name}", "status")
+            .replace("{view}", "none")
             .replace("{source}", "made");
         let path = path.replace("{*path}", "made");
         let body = match route.path {
