@@ -27,7 +27,7 @@ fn real_servers_spark_answers_every_shipped_view_alike_and_takes_runs() {
     let judge = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/spark/judge.py");
     let mut command = Command::new(spark());
     command.arg(judge).arg(env!("CARGO_BIN_EXE_databroker")).arg(place.data());
-    command.envs(place.environment.iter().map(|(name, value)| (name, value)));
+    place.surround(&mut command);
     let judged = command.output().expect("Spark's Python starts");
     let said = String::from_utf8_lossy(&judged.stdout);
     assert!(judged.status.success(), "{said}\n{}", String::from_utf8_lossy(&judged.stderr));

@@ -55,13 +55,18 @@ impl Place {
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_databroker"));
+        self.surround(&mut command);
+        command.current_dir(self.home.path()).arg("--data").arg(self.data()).args(arguments);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Gives a command this place's environment, and none of the settings and seeds of who runs the tests.
+    pub(crate) fn surround(&self, command: &mut Command) {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DATABROKER_")) {
             command.env_remove(name);
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.current_dir(self.home.path()).arg("--data").arg(self.data()).args(arguments);
-        command.stdin(Stdio::null());
-        command
     }
 
     /// Runs a command to its end.
