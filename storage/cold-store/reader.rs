@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ArrowReaderBuilder, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
@@ -49,16 +49,8 @@ pub(crate) fn batches(
         Some(directory) => {
             let opened = File::open(directory.join(&file.relative)).map_err(|error| failed(doing.clone(), error))?;
             let builder = ParquetRecordBatchReaderBuilder::try_new(opened);
-            let mut builder = builder.map_err(|error| failed(doing.clone(), error))?;
-            let selection = select(builder.metadata());
-            if let Some(columns) = &selection.columns {
-                let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().map(String::as_str));
-                builder = builder.with_projection(mask);
-            }
-            if let Some(groups) = selection.groups {
-                builder = builder.with_row_groups(groups);
-            }
-            let reader = builder.with_batch_size(selection.batch_rows).build();
+            let builder = builder.map_err(|error| failed(doing.clone(), error))?;
+            let reader = narrowed(builder, select).build();
             let reader = reader.map_err(|error| failed(doing.clone(), error))?;
             Ok(Box::new(reader.map(move |batch| batch.map_err(|error| failed(doing.clone(), error)))))
         }
@@ -76,7 +68,20 @@ fn remote(
     let reader =
         RemoteFile { store: place.store().clone(), location: place.location(&file.relative), bytes: file.bytes };
     let builder = handle.block_on(ParquetRecordBatchStreamBuilder::new(reader));
-    let mut builder = builder.map_err(|error| failed(doing.clone(), error))?;
+    let builder = builder.map_err(|error| failed(doing.clone(), error))?;
+    let stream = narrowed(builder, select).build();
+    let mut stream = stream.map_err(|error| failed(doing.clone(), error))?;
+    Ok(Box::new(std::iter::from_fn(move || {
+        let next = handle.block_on(stream.next())?;
+        Some(next.map_err(|error| failed(doing.clone(), error)))
+    })))
+}
+
+/// A reader, of a file or of an object, of what is chosen by its footer.
+fn narrowed<T>(
+    mut builder: ArrowReaderBuilder<T>,
+    select: impl FnOnce(&ParquetMetaData) -> Selection,
+) -> ArrowReaderBuilder<T> {
     let selection = select(builder.metadata());
     if let Some(columns) = &selection.columns {
         let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().map(String::as_str));
@@ -85,12 +90,7 @@ fn remote(
     if let Some(groups) = selection.groups {
         builder = builder.with_row_groups(groups);
     }
-    let stream = builder.with_batch_size(selection.batch_rows).build();
-    let mut stream = stream.map_err(|error| failed(doing.clone(), error))?;
-    Ok(Box::new(std::iter::from_fn(move || {
-        let next = handle.block_on(stream.next())?;
-        Some(next.map_err(|error| failed(doing.clone(), error)))
-    })))
+    builder.with_batch_size(selection.batch_rows)
 }
 
 /// A file in an object store. Its size is known from the log, which saves a request.

@@ -260,7 +260,11 @@ impl Inner {
                 return Ok(ViewSummary { name, place, answers, every: NEVER, stored: None });
             }
         };
-        let Sound { view, shape } = sound.as_ref();
+        self.sound_summary(&sound).await
+    }
+
+    async fn sound_summary(&self, sound: &Sound) -> Result<ViewSummary> {
+        let Sound { view, shape } = sound;
         let gold = self.gold(view, shape).await?;
         let committed = gold.table.view().committed.clone();
         let stored = committed.run().map(|run| StoredResult {
@@ -268,6 +272,7 @@ impl Inner {
             rows: committed.files.iter().filter_map(|file| file.rows).sum::<usize>() as u64,
             is_current: run.fingerprint == gold.fingerprint,
         });
+        let (name, place) = (view.name.clone(), view.place.text());
         Ok(ViewSummary { name, place, answers: Ok(view.answers.clone()), every: view.every, stored })
     }
 
@@ -281,10 +286,6 @@ impl Inner {
             (field.name().clone(), field.data_type().to_string(), merge.map_or("key", |merge| merge.word()))
         });
         let answer = plan.schema().fields().iter().map(|field| (field.name().clone(), field.data_type().to_string()));
-        let mut listed = self.listed()?.into_iter();
-        let listed = listed.find(|other| other.name == name);
-        let listed = listed.ok_or_else(|| Error::change(format!("open the view `{name}`: it was taken away")))?;
-        let summary = self.summary(listed).await?;
         let watermark = layers.moments.keys().map(|&source| (source.0.to_owned(), layers.watermark(source)));
         Ok(Explained {
             stored_sql: view.stored.sql.clone(),
@@ -297,7 +298,7 @@ impl Inner {
             answer: answer.collect(),
             period: shape.time.map(|(_, period)| period.column()),
             watermark: watermark.collect(),
-            summary,
+            summary: self.sound_summary(&sound).await?,
         })
     }
 

@@ -93,7 +93,6 @@ pub(super) struct Task<'a> {
 impl Task<'_> {
     /// Runs it; the whole anew if that is `wanted`.
     pub(super) async fn run(&self, whole_is_wanted: bool) -> Result<ViewRun> {
-        let begun = Instant::now();
         self.gold.table.make().await?;
         let scope = match self.scope().await? {
             _ if whole_is_wanted => Scope::Whole,
@@ -107,7 +106,7 @@ impl Task<'_> {
             Scope::Periods(periods, _) => ("periods", Some(periods.len() as u64)),
             Scope::Whole => ("whole", None),
         };
-        let (adds, rows) = self.compute(&scope).await?;
+        let (adds, rows, begun) = self.compute(&scope).await?;
         self.commit(&scope, adds, begun).await?;
         Ok(ViewRun { view: self.view.name.clone(), mode, periods, rows })
     }
@@ -147,8 +146,9 @@ impl Task<'_> {
         })
     }
 
-    /// Computes the rows of a scope into files that no commit names yet.
-    async fn compute(&self, scope: &Scope) -> Result<(Vec<Add>, u64)> {
+    /// Computes the rows of a scope into files that no commit names yet; answers also when these were begun, which may be
+    /// long after the run was.
+    async fn compute(&self, scope: &Scope) -> Result<(Vec<Add>, u64, Instant)> {
         let periods = match scope {
             Scope::Periods(periods, period) => Some((periods, *period)),
             Scope::Nothing | Scope::Whole => None,
@@ -178,17 +178,20 @@ impl Task<'_> {
         };
         let mut answer = session.run(session.context(), plan).await?;
         let (mut adds, mut rows, mut waiting, mut bytes) = (Vec::new(), 0, Vec::new(), 0);
+        let mut begun = None;
         while let Some(batch) = answer.batches.next().await.transpose()? {
             rows += batch.num_rows() as u64;
             bytes += batch.get_array_memory_size();
             waiting.push(self.arranged(&batch, periods.map(|(periods, _)| periods))?);
             if bytes > WAITING_BYTES_MAX {
+                begun.get_or_insert_with(Instant::now);
                 adds.extend(self.write(std::mem::take(&mut waiting)).await?);
                 bytes = 0;
             }
         }
+        let begun = begun.unwrap_or_else(Instant::now);
         adds.extend(self.write(waiting).await?);
-        Ok((adds, rows))
+        Ok((adds, rows, begun))
     }
 
     async fn on_spark(&self) -> Result<spark::Written> {
