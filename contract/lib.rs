@@ -18,6 +18,7 @@
 //! | dead letter | a record that cannot become a row, with its bytes and the reason |
 //! | view | a question in SQL whose answer is kept: a batch layer's stored result and the speed layer over the rows since |
 //! | watermark | of a view: the next offset per partition that its stored result does not hold |
+//! | draft | of silver and the hot store: their rows made anew beside those in use, until they are exchanged for these |
 //! | hot store, cold store | the last days, searchable; everything for good, as Delta tables |
 //! | coverage | which interval of a source was seen, and what is known to be missed |
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ mod clock;
 mod collector;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod drafts;
 mod error;
 pub mod limits;
 mod log;
@@ -48,6 +50,7 @@ mod webhook;
 pub use assignments::{Assignments, Share};
 pub use clock::{Clock, SystemClock};
 pub use collector::{Acknowledge, Collector, CollectorId, Coverage, CoverageKind, Cursor, Harvest};
+pub use drafts::{ColdDrafts, Draft, DraftOf, HotDrafts, Previous};
 pub use error::{Error, QueryFault, Remedy, Result, with_causes};
 pub use log::{Appended, Batch, Extent, Log, LogRecord, Lost, PartitionExtent, Topic};
 pub use metric::Metric;

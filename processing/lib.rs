@@ -31,6 +31,7 @@ mod pipeline;
 mod pipeline_test;
 mod reader;
 mod rebuild;
+mod reprocess;
 mod retry;
 mod store_loop;
 mod troubles;
@@ -43,7 +44,8 @@ use contract::{Assignments, Clock, ColdStore, HotStore, Log, Processor, RowSchem
 
 pub use collect::{Collected, append, collect};
 pub use coverage::start_coverage;
-pub use pipeline::{Flush, Pipeline, PipelineHandle, begin_after_stores};
+pub use pipeline::{Flush, Pause, Pipeline, PipelineHandle, begin_after_stores};
+pub use reprocess::{Change, Difference, Progress, Reprocess, Wanted};
 pub use retry::until_done;
 pub use store_loop::CommitPolicy;
 pub use troubles::Troubles;

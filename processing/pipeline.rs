@@ -42,6 +42,21 @@ pub struct Flush {
     pub done: oneshot::Sender<()>,
 }
 
+/// Asks for the pipeline to stand still: all that was read is committed by both stores, and nothing is read. Only where a
+/// process has all partitions for itself.
+pub struct Pause {
+    /// Answered when it stands still.
+    pub paused: oneshot::Sender<()>,
+    /// Lets it go on, also where it is dropped.
+    pub resumed: oneshot::Receiver<()>,
+}
+
+/// What a pipeline is asked for.
+pub(crate) struct Asked {
+    pub(crate) flushes: mpsc::Receiver<Flush>,
+    pub(crate) pauses: mpsc::Receiver<Pause>,
+}
+
 /// Requests for a flush that wait at the same time; a further one waits to be taken.
 pub(crate) const FLUSHES_MAX: usize = 16;
 
@@ -49,6 +64,7 @@ pub(crate) const FLUSHES_MAX: usize = 16;
 pub struct PipelineHandle {
     source: SourceId,
     flush: mpsc::Sender<Flush>,
+    pause: mpsc::Sender<Pause>,
     hot: watch::Receiver<Positions>,
     cold: watch::Receiver<Positions>,
     running: JoinHandle<Result<()>>,
@@ -68,6 +84,11 @@ impl PipelineHandle {
     /// A way to ask for a commit of both stores.
     pub fn flusher(&self) -> mpsc::Sender<Flush> {
         self.flush.clone()
+    }
+
+    /// A way to have it stand still.
+    pub fn pauser(&self) -> mpsc::Sender<Pause> {
+        self.pause.clone()
     }
 
     /// Waits until the pipeline has ended: after `stop`, or by an error.
@@ -105,6 +126,8 @@ impl Pipeline {
         let (hot_committed, hot) = watch::channel(hot_at);
         let (cold_committed, cold) = watch::channel(cold_at);
         let (flush, flushes) = mpsc::channel(FLUSHES_MAX);
+        let (pause, pauses) = mpsc::channel(1);
+        let asked = Asked { flushes, pauses };
         let filled = hot_committed.clone();
         // A store gives up waiting for its peer only when the whole pipeline is told to stop.
         let loops = Loops {
@@ -112,8 +135,8 @@ impl Pipeline {
             cold: self.spawn_store(self.engines.cold.clone(), self.cold, cold_committed, &stop),
         };
         let reader = Reader::new(self, (hot.clone(), cold.clone()), filled, stop);
-        let running = tokio::spawn(reader.run(start, loops, flushes));
-        Ok(PipelineHandle { source, flush, hot, cold, running })
+        let running = tokio::spawn(reader.run(start, loops, asked));
+        Ok(PipelineHandle { source, flush, pause, hot, cold, running })
     }
 
     /// What is to be done before the partitions that both positions name are read from there on.

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use contract::{
-    Batch, OffsetRange, Partition, Positions, Result, Rows, RowsBuilder, Share, SourceId, Span, Topic, limits, metric,
+    Batch, OffsetRange, Partition, Positions, Reject, Result, Rows, RowsBuilder, Share, SourceId, Span, Topic, limits,
+    metric,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::known_ids::KnownIds;
 use crate::loops::Loops;
 use crate::lost::Losses;
-use crate::pipeline::{FLUSHES_MAX, Flush, Pipeline, Start};
+use crate::pipeline::{Asked, FLUSHES_MAX, Flush, Pause, Pipeline, Start};
 use crate::retry::{Retry, until_stopped};
 
 /// How long a read waits for the first record; `stop`, and what this process has, are seen at least this often.
@@ -70,9 +71,9 @@ impl Reader {
         }
     }
 
-    pub(crate) async fn run(mut self, start: Start, loops: Loops, flushes: mpsc::Receiver<Flush>) -> Result<()> {
+    pub(crate) async fn run(mut self, start: Start, loops: Loops, asked: Asked) -> Result<()> {
         let read = match self.begin(start).await {
-            Ok(()) => self.read_until_stopped(&loops, flushes).await,
+            Ok(()) => self.read_until_stopped(&loops, asked).await,
             Err(error) => Err(error),
         };
         let ended = loops.end().await;
@@ -80,12 +81,17 @@ impl Reader {
         ended.and(read)
     }
 
-    async fn read_until_stopped(&mut self, loops: &Loops, mut flushes: mpsc::Receiver<Flush>) -> Result<()> {
+    async fn read_until_stopped(&mut self, loops: &Loops, mut from: Asked) -> Result<()> {
         let (log, troubles) = (self.pipeline.engines.log.clone(), self.pipeline.engines.troubles.clone());
         let mut looked = Instant::now();
         let mut asked: Vec<Flush> = Vec::new();
         while !self.stop.is_cancelled() {
-            asked.extend(std::iter::from_fn(|| flushes.try_recv().ok()).take(FLUSHES_MAX));
+            if let Ok(pause) = from.pauses.try_recv()
+                && !self.pause(pause, loops).await
+            {
+                return Ok(());
+            }
+            asked.extend(std::iter::from_fn(|| from.flushes.try_recv().ok()).take(FLUSHES_MAX));
             if !self.follow(loops).await? || !self.answer(&mut asked, loops).await {
                 return Ok(());
             }
@@ -129,6 +135,22 @@ impl Reader {
             // Whoever asked may have gone meanwhile; the commit stands all the same.
             flush.done.send(()).unwrap_or_default();
         }
+        true
+    }
+
+    /// Has both stores commit what was read, and reads nothing until it is told to. False as above.
+    async fn pause(&mut self, Pause { paused, resumed }: Pause, loops: &Loops) -> bool {
+        if !loops.flush().await {
+            return false;
+        }
+        // Whoever asked may have gone meanwhile; then there is nothing to wait for, as `resumed` says too.
+        paused.send(()).unwrap_or_default();
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            _ = resumed => {}
+        }
+        // Silver may be another one now: what stands where is read from it anew.
+        self.known = KnownIds::new(self.pipeline.recipe.schema, limits::KNOWN_IDS_BYTES_MAX);
         true
     }
 
@@ -308,21 +330,9 @@ impl Reader {
     }
 
     fn make_rows(&mut self, batch: &Batch, span: Span) -> Rows {
-        let source = span.source.0;
-        let mut made = 0;
-        for at in &batch.records {
-            if self.known.is_duplicate(at) {
-                self.builder.duplicate(at);
-                continue;
-            }
-            match self.builder.record(at, self.pipeline.recipe.processor) {
-                Ok(()) => {
-                    self.known.insert(at);
-                    made += 1;
-                }
-                Err(reject) => metric::REJECTS.add(&[source, reject.kind], 1),
-            }
-        }
+        let (source, processor) = (span.source.0, self.pipeline.recipe.processor);
+        let rejected = |reject: &Reject| metric::REJECTS.add(&[source, reject.kind], 1);
+        let made = self.known.add_rows(&mut self.builder, processor, &batch.records, rejected);
         let rows = self.builder.finish(span);
         metric::PROCESSED_RECORDS.add(&[source], batch.records.len() as u64);
         metric::PROCESSED_ROWS.add(&[source], made);

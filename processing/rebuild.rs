@@ -3,10 +3,12 @@
 
 use arrow::array::AsArray;
 use arrow::compute::cast;
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 use contract::{
-    Error, Extent, Offset, OffsetRange, Partition, Positions, Result, Rows, RowsBuilder, Span, TableStream,
+    Error, Extent, LogRecord, Offset, OffsetRange, Partition, Positions, RawRecord, RecordId, Result, Rows,
+    RowsBuilder, Span, TableStream, Timestamp,
 };
 use futures::StreamExt;
 use tokio::sync::watch;
@@ -137,4 +139,23 @@ pub(crate) fn as_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<Recor
 pub(crate) fn places(batch: &RecordBatch) -> impl Iterator<Item = (Partition, Offset)> + '_ {
     let column = |place: usize| batch.column(place).as_primitive::<Int64Type>().values();
     column(0).iter().zip(column(1)).map(|(&partition, &offset)| (partition as Partition, offset))
+}
+
+/// Records of bronze, of batches in its own types.
+pub(crate) fn log_records(batch: &RecordBatch) -> Vec<LogRecord> {
+    let time = |column: usize, row: usize| {
+        Timestamp(batch.column(column).as_primitive::<TimestampMicrosecondType>().value(row))
+    };
+    let at = |(row, (partition, offset)): (usize, (Partition, Offset))| LogRecord {
+        partition,
+        offset,
+        appended_at: time(5, row),
+        record: RawRecord {
+            id: RecordId::from(batch.column(2).as_string::<i32>().value(row)),
+            event_time: time(3, row),
+            fetched_at: time(4, row),
+            body: Bytes::copy_from_slice(batch.column(6).as_binary::<i32>().value(row)),
+        },
+    };
+    places(batch).enumerate().map(at).collect()
 }

@@ -113,6 +113,9 @@ pub(crate) enum Command {
         #[arg(long)]
         repair: bool,
     },
+    /// Make the rows of a source anew from its raw records, by this version; then put them in the place of the old ones, in both
+    /// stores at once. Everything goes on meanwhile. The old rows are kept for a while (`--back`).
+    Reprocess(ReprocessArguments),
     /// Look for what is wrong with the set-up; exits 1 if something is.
     Doctor,
     /// Index templates on a real Elasticsearch, and how they differ from those of this version.
@@ -155,6 +158,31 @@ impl Command {
     pub(crate) fn is_service(&self) -> bool {
         matches!(self, Self::Up { .. } | Self::Collect { .. } | Self::Process | Self::Serve)
     }
+}
+
+#[derive(Clone, Debug, Default, clap::Args, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ReprocessArguments {
+    /// The source: arxiv, dns, github or news.
+    pub(crate) source: String,
+    /// Only events of the day (for arXiv and news: the month) of this time and later: RFC 3339, a date, or such as `now-6h`.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) since: Option<String>,
+    /// Only say what would change: rows added, gone and changed, by column.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Go back to the rows that were there before the last time; what came since is made by this version.
+    #[arg(long, conflicts_with = "since")]
+    pub(crate) back: bool,
+    /// Give up what an interrupted run has made so far.
+    #[arg(long, conflicts_with_all = ["since", "dry_run", "back"])]
+    pub(crate) discard: bool,
+    /// How many rows of each kind of change to show.
+    #[arg(long, value_name = "ROWS", default_value_t = 3)]
+    pub(crate) examples: usize,
+    /// Who asked, so that it can be asked to end.
+    #[arg(skip)]
+    pub(crate) run: Option<String>,
 }
 
 #[derive(Clone, Debug, Subcommand)]

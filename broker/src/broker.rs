@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use acquisition::Source;
 use cold_store::DeltaStore;
-use contract::{Assignments, Error, Log, Remedy, Result, SourceId, SystemClock, Topic, metric};
+use contract::{
+    Assignments, ColdDrafts, Error, HotDrafts, HotStore, Log, Remedy, Result, SourceId, SystemClock, Topic, metric,
+};
 use embedded_log::EmbeddedLog;
 use kafka_log::{KafkaLog, Member};
-use processing::{CommitPolicy, Engines, Pipeline, PipelineHandle, Recipe};
+use processing::{CommitPolicy, Engines, Pipeline, PipelineHandle, Recipe, Reprocess};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -34,6 +36,15 @@ pub(crate) enum Access {
     Process,
     /// Owns the data directory.
     Write,
+    /// The same, to make silver of a source anew: it may have other columns until then, and takes no rows.
+    Remake(SourceId),
+}
+
+impl Access {
+    /// Whether it has the data directory for itself.
+    pub(crate) fn is_alone(self) -> bool {
+        matches!(self, Self::Write | Self::Remake(_))
+    }
 }
 
 /// The log, opened: which one, for what only one of them can do.
@@ -57,7 +68,7 @@ impl OpenLog {
             return Ok((Self::open_kafka(settings, folder, sources, access, clock).await?, Vec::new()));
         }
         match access {
-            Access::Write => {
+            Access::Write | Access::Remake(_) => {
                 let (log, recovery) = EmbeddedLog::open(folder, sources, settings.log.clone(), clock)?;
                 let damage = (!recovery.is_clean()).then(|| recovery.to_string());
                 Ok((Self::Embedded(Arc::new(log)), damage.into_iter().collect()))
@@ -85,12 +96,14 @@ impl OpenLog {
         let held = match access {
             Access::Read | Access::Serve | Access::Collect => None,
             Access::Process => Some(embedded_log::hold_together(folder)?),
-            Access::Write => Some(embedded_log::hold(folder)?),
+            Access::Write | Access::Remake(_) => Some(embedded_log::hold(folder)?),
         };
         let log = match access {
             Access::Read => KafkaLog::open_read_only(kafka, sources, clock).await?,
             Access::Serve => KafkaLog::open_later(kafka, sources, clock)?,
-            Access::Collect | Access::Process | Access::Write => KafkaLog::open(kafka, sources, clock).await?,
+            Access::Collect | Access::Process | Access::Write | Access::Remake(_) => {
+                KafkaLog::open(kafka, sources, clock).await?
+            }
         };
         log.created().iter().for_each(|topic| info!("topic `{topic}` was created"));
         Ok(Self::Kafka { log: Arc::new(log), _held: held })
@@ -122,7 +135,10 @@ pub(crate) struct Broker {
     pub(crate) log: OpenLog,
     /// This process in the group of those that share the partitions, if it does.
     member: Option<Arc<Member>>,
+    pub(crate) hot: Arc<dyn HotDrafts>,
     pub(crate) cold: Arc<DeltaStore>,
+    /// Held while a source's silver is made anew, which takes memory and disk.
+    pub(crate) remaking: tokio::sync::Mutex<()>,
     pub(crate) sources: &'static [Source],
     /// Damage found and mended at the start, for the user.
     pub(crate) notes: Vec<String>,
@@ -144,7 +160,7 @@ impl Broker {
             );
             return Err(Error::change(doing));
         }
-        if matches!(access, Access::Write | Access::Collect) {
+        if access.is_alone() || access == Access::Collect {
             acquisition::prepare(&settings.acquisition)?;
         }
         if access != Access::Read {
@@ -163,15 +179,19 @@ impl Broker {
             }
             Access::Process => DeltaStore::open_shared(&cold_dir, schemas, cold_settings, clock.clone()).await?,
             Access::Write => DeltaStore::open(&cold_dir, schemas, cold_settings, clock.clone()).await?,
+            Access::Remake(source) => {
+                DeltaStore::open_to_remake(&cold_dir, schemas, cold_settings, clock.clone(), source).await?
+            }
         };
         notes.extend(hot_notes);
         notes.iter().for_each(|note| warn!("{note}"));
         let cold = Arc::new(cold);
         let member = log.kafka().filter(|_| access == Access::Process).map(|log| log.member());
         let group = member.clone().map(|member| -> Arc<dyn Assignments> { member });
-        let (behind, hot_too) = (Arc::downgrade(&cold), hot.clone());
+        let (behind, hot_too) = (Arc::downgrade(&cold), hot.clone() as Arc<dyn HotStore>);
         cold.show(Arc::new(LagTable { log: log.log(), hot: hot_too, cold: behind, clock: clock.clone(), sources }));
-        let engines = Engines { log: log.log(), hot, cold: cold.clone(), clock, group, troubles: Arc::default() };
+        let engines =
+            Engines { log: log.log(), hot: hot.clone(), cold: cold.clone(), clock, group, troubles: Arc::default() };
         Ok(Self {
             settings: settings.clone(),
             data: data.to_owned(),
@@ -179,7 +199,9 @@ impl Broker {
             engines,
             log,
             member,
+            hot,
             cold,
+            remaking: tokio::sync::Mutex::default(),
             sources,
             notes,
         })
@@ -214,7 +236,8 @@ impl Broker {
         });
         let coverage = coverage.await?;
         let mut pipelines = Vec::new();
-        for source in self.sources {
+        // One that is made anew because its columns are others takes no rows before.
+        for source in self.sources.iter().filter(|source| !self.cold.is_of_other_columns(source.id)) {
             let started =
                 processing::until_done(source.id.0, troubles, give_up, || Box::pin(self.start_pipeline(source, stop)));
             pipelines.push(started.await?);
@@ -228,7 +251,21 @@ impl Broker {
         Ok(Work { pipelines, coverage, janitor, views: None, member, leave })
     }
 
+    /// What makes silver of a source anew.
+    pub(crate) fn reprocess(&self, source: &'static Source) -> Reprocess {
+        Reprocess {
+            engines: self.engines.clone(),
+            hot: self.hot.clone(),
+            cold: self.cold.clone(),
+            recipe: recipe(source),
+            commit_bytes_max: self.settings.cold.commit_bytes_max,
+        }
+    }
+
     async fn start_pipeline(&self, source: &'static Source, stop: &CancellationToken) -> Result<PipelineHandle> {
+        if self.reprocess(source).finish().await? {
+            info!(source = source.id.0, "`silver.{}` was made anew, and the hot store follows it now", source.id);
+        }
         let cold = CommitPolicy {
             interval: std::time::Duration::from_millis(self.settings.cold.commit_interval_ms),
             backlog_interval: std::time::Duration::from_millis(self.settings.cold.commit_interval_ms),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use contract::{Clock, HotStore, Result, RowSchema};
+use contract::{Clock, HotDrafts, Result, RowSchema};
 use hot_store::{ElasticsearchStore, TantivyStore};
 
 use crate::broker::Access;
@@ -16,7 +16,7 @@ pub(crate) async fn open(
     schemas: &[&'static RowSchema],
     clock: Arc<dyn Clock>,
     access: Access,
-) -> Result<(Arc<dyn HotStore>, Vec<String>)> {
+) -> Result<(Arc<dyn HotDrafts>, Vec<String>)> {
     if settings.elasticsearch.is_set() {
         let store = open_elasticsearch(settings, schemas, clock, access).await?;
         let notes = store.notes().to_vec();
@@ -26,7 +26,9 @@ pub(crate) async fn open(
         Access::Read | Access::Serve | Access::Collect => {
             TantivyStore::open_read_only(folder, schemas, settings.hot.clone(), clock)?
         }
-        Access::Process | Access::Write => TantivyStore::open(folder, schemas, settings.hot.clone(), clock)?,
+        Access::Process | Access::Write | Access::Remake(_) => {
+            TantivyStore::open(folder, schemas, settings.hot.clone(), clock)?
+        }
     };
     let notes = store.notes().to_vec();
     Ok((Arc::new(store), notes))
@@ -44,6 +46,8 @@ pub(crate) async fn open_elasticsearch(
         Access::Read | Access::Serve | Access::Collect => {
             ElasticsearchStore::open_read_only(of, schemas, retention_days, clock).await
         }
-        Access::Process | Access::Write => ElasticsearchStore::open(of, schemas, retention_days, clock).await,
+        Access::Process | Access::Write | Access::Remake(_) => {
+            ElasticsearchStore::open(of, schemas, retention_days, clock).await
+        }
     }
 }

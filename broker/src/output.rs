@@ -77,6 +77,10 @@ pub(crate) async fn show_progress(mut messages: Receiver<Value>) {
             bar.set_position(number("bytes"));
             let rate = number("records") as f64 / bar.elapsed().as_secs_f64().max(0.1);
             bar.set_message(format!("{} records, {rate:.0}/s", number("records")));
+        } else if message["what"] == "records" {
+            bar.set_style(style("making rows anew {bar:30} {pos}/{len} records ({per_sec}, {eta} left)"));
+            bar.set_length(number("all"));
+            bar.set_position(number("done"));
         } else if message["what"] == "views" {
             bar.set_style(style("{bar:30} {pos}/{len} views {msg}"));
             bar.set_length(number("all"));

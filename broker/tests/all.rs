@@ -24,6 +24,7 @@ mod openapi;
 #[cfg(test)]
 #[cfg(feature = "real-servers")]
 mod parity;
+mod reprocess;
 #[cfg(test)]
 #[cfg(feature = "real-servers")]
 mod s3;

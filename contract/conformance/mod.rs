@@ -1,5 +1,6 @@
 //! Suites that every implementation of a trait must pass.
 
+pub mod hot_drafts;
 pub mod hot_store;
 
 pub mod cold_store;

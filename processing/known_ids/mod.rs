@@ -26,7 +26,8 @@ use std::hash::Hasher;
 
 use arrow::array::AsArray;
 use contract::{
-    ColdStore, Day, LogRecord, Offset, OffsetRange, Partition, Period, Positions, Result, RowSchema, SourceId,
+    ColdStore, Day, LogRecord, Offset, OffsetRange, Partition, Period, Positions, Processor, Reject, Result, RowSchema,
+    RowsBuilder, SourceId,
 };
 use futures::StreamExt;
 
@@ -147,7 +148,7 @@ impl KnownIds {
     }
 
     /// Whether the record, which `prepare` was told of, repeats a row.
-    pub(crate) fn is_duplicate(&self, at: &LogRecord) -> bool {
+    fn is_duplicate(&self, at: &LogRecord) -> bool {
         let (period, id) = (self.period_of(at), at.record.id.as_str());
         let recent = self.recent.get(&period).and_then(|recent| recent.get(id));
         let found = self.found.get(&period).and_then(|found| found.get(id));
@@ -157,7 +158,7 @@ impl KnownIds {
     }
 
     /// Notes that the record became a row.
-    pub(crate) fn insert(&mut self, at: &LogRecord) {
+    fn insert(&mut self, at: &LogRecord) {
         let (period, id) = (self.period_of(at), at.record.id.as_str());
         if let Some(KnownPeriod { ids: Ids::All(ids), .. }) = self.periods.get_mut(&period) {
             ids.insert(Key::of(id));
@@ -165,6 +166,31 @@ impl KnownIds {
         if at.offset >= self.committed.of(at.partition) {
             self.recent.entry(period).or_default().insert(id.into(), (at.partition, at.offset));
         }
+    }
+
+    /// Makes rows of records, which `prepare` was told of: repeats go to bronze alone. Answers how many became rows.
+    pub(crate) fn add_rows(
+        &mut self,
+        builder: &mut RowsBuilder,
+        processor: &dyn Processor,
+        records: &[LogRecord],
+        rejected: impl Fn(&Reject),
+    ) -> u64 {
+        let mut made = 0;
+        for at in records {
+            if self.is_duplicate(at) {
+                builder.duplicate(at);
+                continue;
+            }
+            match builder.record(at, processor) {
+                Ok(()) => {
+                    self.insert(at);
+                    made += 1;
+                }
+                Err(reject) => rejected(&reject),
+            }
+        }
+        made
     }
 
     /// Forgets the exact places of rows below `committed`: they can be looked up now.

@@ -4,16 +4,15 @@
 //! place and a 64-bit hash of its id and period, and that of a part of the ids at once: there are as many passes as that
 //! takes. Among a hundred million rows two different ids are taken for one with a probability of 1 in 4,000.
 
-use arrow::array::AsArray;
-use arrow::record_batch::RecordBatch;
 use contract::{
-    ColdTable, LogRecord, Offset, OffsetRange, Partition, Period, Positions, RawRecord, RecordId, Result, RowSchema,
-    RowsBuilder, SourceId, Span, Timestamp,
+    ColdTable, LogRecord, Offset, OffsetRange, Partition, Period, Positions, Result, RowSchema, RowsBuilder, SourceId,
+    Span, Timestamp,
 };
 use futures::StreamExt;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::{Proof, bronze_table, for_each_id, silver_table};
+use crate::rebuild::{as_schema, log_records};
 use crate::{Engines, Recipe};
 
 /// Rows judged at once: 24 bytes of memory each.
@@ -270,30 +269,12 @@ async fn bronze_records(engines: &Engines, source: SourceId, places: &[(Partitio
         );
         let mut answer = engines.cold.scan(&query).await?.batches;
         while let Some(batch) = answer.next().await {
-            records.extend(log_records(&crate::rebuild::as_schema(&batch?, &schema)?));
+            records.extend(log_records(&as_schema(&batch?, &schema)?));
         }
     }
     records.sort_by_key(|record| (record.partition, record.offset));
     records.dedup_by_key(|record| (record.partition, record.offset));
     Ok(records)
-}
-
-fn log_records(batch: &RecordBatch) -> Vec<LogRecord> {
-    let time = |column: usize, row: usize| {
-        Timestamp(batch.column(column).as_primitive::<arrow::datatypes::TimestampMicrosecondType>().value(row))
-    };
-    let at = |(row, (partition, offset)): (usize, (Partition, Offset))| LogRecord {
-        partition,
-        offset,
-        appended_at: time(5, row),
-        record: RawRecord {
-            id: RecordId::from(batch.column(2).as_string::<i32>().value(row)),
-            event_time: time(3, row),
-            fetched_at: time(4, row),
-            body: bytes::Bytes::copy_from_slice(batch.column(6).as_binary::<i32>().value(row)),
-        },
-    };
-    crate::rebuild::places(batch).enumerate().map(at).collect()
 }
 
 #[cfg(test)]

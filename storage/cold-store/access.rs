@@ -19,6 +19,8 @@ pub(crate) enum Access {
     Read,
     /// It writes, and nobody else does.
     Alone { _lock: File },
+    /// It writes beside the tables of a store that this process has, a draft.
+    Within,
     /// It writes, and so may others.
     Shared { _lock: File, _spill: File },
 }
@@ -34,7 +36,7 @@ impl Access {
 
     /// Whether others may write meanwhile.
     pub(crate) fn has_others(&self) -> bool {
-        !matches!(self, Self::Alone { .. })
+        !matches!(self, Self::Alone { .. } | Self::Within)
     }
 
     /// Locks the store for a process that writes alone; answers also where it may spill.

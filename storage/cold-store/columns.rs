@@ -25,9 +25,15 @@ use crate::table::failed;
 /// # Errors
 /// `Change` when a column has another type, or one that it lacks must have values.
 pub(crate) fn missing(layout: &Layout, state: &DeltaTableState) -> Result<Vec<String>> {
-    if layout.is_derived {
-        return Ok(Vec::new());
-    }
+    if layout.may_differ { Ok(Vec::new()) } else { lacking(layout, state) }
+}
+
+/// Whether a table that may differ from its layout does, so that it cannot grow into it.
+pub(crate) fn differ(layout: &Layout, state: &DeltaTableState) -> bool {
+    layout.may_differ && (lacking(layout, state).is_err() || surplus(layout, state).is_err())
+}
+
+fn lacking(layout: &Layout, state: &DeltaTableState) -> Result<Vec<String>> {
     let found = state.snapshot().arrow_schema();
     let mut missing = Vec::new();
     for field in layout.schema.fields() {
@@ -52,11 +58,8 @@ pub(crate) fn missing(layout: &Layout, state: &DeltaTableState) -> Result<Vec<St
 /// `Change` when the table cannot become what this version wants.
 pub(crate) async fn grow(layout: &Layout, store: &LogStoreRef, state: &DeltaTableState) -> Result<bool> {
     let doing = || format!("add columns to the table `{}`", layout.name);
-    let names = missing(layout, state)?;
-    let found = state.snapshot().arrow_schema();
-    if let Some(surplus) = found.fields().iter().find(|field| layout.schema.field_with_name(field.name()).is_err()) {
-        return Err(refused(layout, &format!("it has a column `{}`, which this version has not", surplus.name())));
-    }
+    let names = lacking(layout, state)?;
+    surplus(layout, state)?;
     if names.is_empty() {
         return Ok(false);
     }
@@ -77,6 +80,14 @@ pub(crate) async fn grow(layout: &Layout, store: &LogStoreRef, state: &DeltaTabl
             // Another process may have done it meanwhile.
             if missing(layout, &now)?.is_empty() { Ok(true) } else { Err(failed(doing(), error)) }
         }
+    }
+}
+
+fn surplus(layout: &Layout, state: &DeltaTableState) -> Result<()> {
+    let found = state.snapshot().arrow_schema();
+    match found.fields().iter().find(|field| layout.schema.field_with_name(field.name()).is_err()) {
+        Some(field) => Err(refused(layout, &format!("it has a column `{}`, which this version has not", field.name()))),
+        None => Ok(()),
     }
 }
 

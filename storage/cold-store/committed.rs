@@ -8,6 +8,7 @@ use datafusion::common::{ScalarValue, Statistics};
 use deltalake::kernel::{Action, LogicalFileView};
 use deltalake::table::state::DeltaTableState;
 
+use crate::columns;
 use crate::file_stats;
 use crate::layout::{Layout, PartitionValue};
 use crate::marks::Marks;
@@ -25,6 +26,8 @@ pub(crate) struct Committed {
     pub(crate) marks: Marks,
     /// What the table's metadata says beside its columns.
     pub(crate) configuration: HashMap<String, String>,
+    /// Whether its columns are others than the layout's, which may differ.
+    pub(crate) differs: bool,
 }
 
 /// A data file of the table.
@@ -57,7 +60,8 @@ impl Committed {
         files.sort_by(|one, other| (one.modified_ms, &one.relative).cmp(&(other.modified_ms, &other.relative)));
         let metadata = state.snapshot().metadata();
         let (id, configuration) = (metadata.id().to_owned(), metadata.configuration().clone());
-        Self { id, version: Some(state.version()), files, marks, configuration }
+        let differs = columns::differ(layout, state);
+        Self { id, version: Some(state.version()), files, marks, configuration, differs }
     }
 
     /// The first file that `actions` remove and that is not there.

@@ -41,7 +41,7 @@ pub(crate) static GROWN: RowSchema = RowSchema {
 };
 
 /// One column is of another type.
-static CHANGED: RowSchema = RowSchema {
+pub(crate) static CHANGED: RowSchema = RowSchema {
     source: SOURCE,
     period: contract::Period::Day,
     columns: &[TYPE, column("number", Kind::Text), LABELS, PUBLIC, CREATED_AT, RATIO, PARTS],

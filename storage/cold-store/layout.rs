@@ -37,16 +37,18 @@ pub(crate) enum PartitionValue {
 pub(crate) struct Layout {
     /// `silver.github`.
     pub(crate) name: String,
-    /// Where it lies.
+    /// Where its data files lie.
     pub(crate) place: Place,
+    /// The folder of its log: the same, but for a draft, whose files will be those of the table.
+    pub(crate) log: Place,
     /// The columns of its data files.
     pub(crate) files: SchemaRef,
     /// All columns: those of the files, then the partition column.
     pub(crate) schema: SchemaRef,
     /// How rows are spread.
     pub(crate) partitioning: Partitioning,
-    /// Whether it is made of other tables, and made anew where it was made with other columns.
-    pub(crate) is_derived: bool,
+    /// Whether it may have other columns: it is made anew then, from other tables.
+    pub(crate) may_differ: bool,
 }
 
 impl Layout {
@@ -85,7 +87,7 @@ impl Layout {
             of: "event_time",
             period,
         });
-        Self { is_derived: true, ..Self::new(format!("gold.{view}"), place, columns, partitioning) }
+        Self { may_differ: true, ..Self::new(format!("gold.{view}"), place, columns, partitioning) }
     }
 
     /// `ops.coverage`.
@@ -104,7 +106,13 @@ impl Layout {
         }
         let place = place.join(&name.replace('.', "/"));
         let (files, schema) = (Arc::new(Schema::new(files)), Arc::new(Schema::new(all)));
-        Self { name, place, files, schema, partitioning, is_derived: false }
+        let log = place.clone();
+        Self { name, place, log, files, schema, partitioning, may_differ: false }
+    }
+
+    /// The same with its log in the table's folder below another place.
+    pub(crate) fn with_log_below(self, place: &Place) -> Self {
+        Self { log: place.join(&self.name.replace('.', "/")), ..self }
     }
 
     /// The partition column; it comes last in [`Layout::schema`].

@@ -59,7 +59,11 @@ mod commit;
 mod committed;
 mod compact;
 mod data_file;
+mod draft;
 mod durable;
+mod exchange;
+#[cfg(test)]
+mod exchange_test;
 mod file_stats;
 mod folders;
 #[cfg(test)]
@@ -71,6 +75,7 @@ mod layout;
 mod live;
 mod maintain;
 mod marks;
+mod open;
 mod place;
 mod query;
 mod query_error;

@@ -29,6 +29,10 @@ impl Inner {
                 }
             }
         }
+        match self.forget_previous().await {
+            Ok(forgotten) => lines.extend(forgotten),
+            Err(error) => drop(failed.get_or_insert(error)),
+        }
         failed.map_or(Ok(lines), Err)
     }
 
@@ -50,7 +54,7 @@ impl Inner {
     /// Writes a checkpoint if enough commits came since the last; answers its version.
     async fn checkpoint(&self, table: &Table) -> Result<Option<u64>> {
         let Some((store, state)) = table.log().await else { return Ok(None) };
-        let last = last_checkpoint(&table.layout.place).await;
+        let last = last_checkpoint(&table.layout.log).await;
         let last = last.map_err(|error| place::failed(format!("list the log of `{}`", table.layout.name), error))?;
         if state.version() < last.unwrap_or(0) + self.settings.checkpoint_interval_commits {
             return Ok(None);

@@ -1,6 +1,7 @@
 //! The settings of the cold store: section `[cold]`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use contract::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,9 @@ pub struct Settings {
     pub vacuum_retention_hours: u64,
     /// Hours for which old commits stay in the table's log, 24: how far back time travel goes.
     pub log_retention_hours: u64,
+    /// Hours for which what silver was is kept after `reprocess` put other rows in its place, 168: so long it can be gone back
+    /// to. Its files stay for as long.
+    pub previous_retention_hours: u64,
     /// Bytes of memory that all running queries together may use for sorting, joining and grouping, 256 MiB;
     /// beyond it they spill to disk.
     pub query_memory_bytes_max: usize,
@@ -109,6 +113,7 @@ impl Default for Settings {
             checkpoint_interval_commits: 100,
             vacuum_retention_hours: 24,
             log_retention_hours: 24,
+            previous_retention_hours: 168,
             query_memory_bytes_max: 256 << 20,
             query_spill_bytes_max: 8 << 30,
             query_seconds_max: 300,
@@ -124,12 +129,17 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// How long what silver was is kept.
+    pub(crate) fn previous_retention(&self) -> Duration {
+        Duration::from_secs(self.previous_retention_hours.saturating_mul(3_600))
+    }
+
     /// Says which setting is out of its range.
     ///
     /// # Errors
     /// `Change`, with the range.
     pub fn check(&self) -> Result<()> {
-        let ranges: [(&str, u64, u64, u64); 14] = [
+        let ranges: [(&str, u64, u64, u64); 15] = [
             ("commit_interval_ms", self.commit_interval_ms, 1, 86_400_000),
             ("commit_bytes_max", self.commit_bytes_max as u64, 1, 1 << 40),
             ("target_file_bytes", self.target_file_bytes, 1 << 10, 1 << 40),
@@ -140,6 +150,7 @@ impl Settings {
             ("checkpoint_interval_commits", self.checkpoint_interval_commits, 1, 1_000_000),
             ("vacuum_retention_hours", self.vacuum_retention_hours, 1, 168),
             ("log_retention_hours", self.log_retention_hours, 1, 1_000_000),
+            ("previous_retention_hours", self.previous_retention_hours, 0, 1_000_000),
             ("request_seconds_max", self.request_seconds_max, 1, 600),
             ("request_retries_max", u64::from(self.request_retries_max), 0, 20),
             ("query_seconds_max", self.query_seconds_max, 1, 3_000),

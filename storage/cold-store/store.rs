@@ -1,7 +1,7 @@
 //! The store: which tables there are, and what was written to them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
@@ -15,8 +15,6 @@ use parquet::file::properties::WriterProperties;
 use crate::Settings;
 use crate::access::Access;
 use crate::commit::COVERAGE_PREFIX;
-use crate::data_file::writer_properties;
-use crate::folders::{folder, make, place, rooted};
 use crate::layout::Layout;
 use crate::live::{Live, LiveTable};
 use crate::marks::prefix;
@@ -61,11 +59,11 @@ pub(crate) struct Inner {
     pub(crate) properties: WriterProperties,
     pub(crate) sources: BTreeMap<SourceId, Source>,
     pub(crate) coverage: Arc<Table>,
-    pub(crate) engine: Engine,
+    pub(crate) engine: Arc<Engine>,
     pub(crate) maintenance: tokio::sync::Mutex<()>,
     /// Held by the commit of the ledger.
     pub(crate) coverage_turn: tokio::sync::Mutex<()>,
-    dead_letters: Arc<Table>,
+    pub(crate) dead_letters: Arc<Table>,
     /// How the runs of views went.
     pub(crate) runs: Arc<Table>,
     /// The tables of views that were opened, by view.
@@ -76,9 +74,9 @@ pub(crate) struct Inner {
     pub(crate) spill: Option<PathBuf>,
     /// What was written per source. Held while rows are given to the three tables, and while a query
     /// takes its view of all tables.
-    written: Mutex<BTreeMap<SourceId, Written>>,
+    pub(crate) written: Mutex<BTreeMap<SourceId, Written>>,
     /// Tables of others, see [`DeltaStore::show`].
-    live: Mutex<Vec<Arc<dyn LiveTable>>>,
+    pub(crate) live: Mutex<Vec<Arc<dyn LiveTable>>>,
     /// Who has it.
     pub(crate) access: Access,
     /// Where it lies.
@@ -87,6 +85,7 @@ pub(crate) struct Inner {
 
 /// The tables of a source, in the order in which they are committed.
 pub(crate) struct Source {
+    pub(crate) schema: &'static RowSchema,
     pub(crate) bronze: Arc<Table>,
     pub(crate) dead_letters: Arc<Table>,
     pub(crate) silver: Arc<Table>,
@@ -131,121 +130,6 @@ impl Written {
 }
 
 impl DeltaStore {
-    /// Opens the store in a directory for writing, and makes what is not there.
-    ///
-    /// # Errors
-    /// `Change` when another process writes to it, a setting is out of range, or a table was made with other
-    /// columns; `Stop` when a table cannot be read.
-    pub async fn open(
-        directory: &Path,
-        schemas: &[&'static RowSchema],
-        settings: Settings,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self> {
-        let settings = rooted(settings, directory);
-        let directory = make(directory, &settings)?;
-        let (access, spill) = Access::alone(&directory)?;
-        let place = place(&directory, &settings, Some(spill.clone()))?;
-        Self::assemble(place, schemas, settings, clock, access, Some(spill)).await
-    }
-
-    /// Opens the store in a directory for writing beside other processes that open it so: each takes the rows of partitions
-    /// of its own, see [`Store::resume`]. Makes what is not there.
-    ///
-    /// # Errors
-    /// As [`DeltaStore::open`]; `Change` also when a process writes alone.
-    pub async fn open_shared(
-        directory: &Path,
-        schemas: &[&'static RowSchema],
-        settings: Settings,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self> {
-        let settings = rooted(settings, directory);
-        let directory = make(directory, &settings)?;
-        let locks = directory.clone();
-        let locked = finished(tokio::task::spawn_blocking(move || Access::shared(&locks))).await;
-        let (access, spill, _turn) = locked?;
-        let place = place(&directory, &settings, Some(spill.clone()))?;
-        Self::assemble(place, schemas, settings, clock, access, Some(spill)).await
-    }
-
-    /// Opens the store in a directory for reading beside a process that writes. Each call reads what was
-    /// committed until then; rows that are only written are not seen.
-    ///
-    /// # Errors
-    /// As [`DeltaStore::open`].
-    pub async fn open_read_only(
-        directory: &Path,
-        schemas: &[&'static RowSchema],
-        settings: Settings,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self> {
-        let settings = rooted(settings, directory);
-        let directory = folder(directory, &settings)?;
-        let place = place(&directory, &settings, None)?;
-        // The folder for spilled rows is emptied by processes that write, so it is not a reader's.
-        Self::assemble(place, schemas, settings, clock, Access::Read, None).await
-    }
-
-    /// Opens the tables at a place.
-    pub(crate) async fn assemble(
-        place: Place,
-        schemas: &[&'static RowSchema],
-        settings: Settings,
-        clock: Arc<dyn Clock>,
-        access: Access,
-        spill: Option<PathBuf>,
-    ) -> Result<Self> {
-        settings.check()?;
-        let open_table = async |layout: Layout, prefixes: Vec<String>| -> Result<Arc<Table>> {
-            let table = if access.writes() {
-                Table::open(layout, prefixes).await?
-            } else {
-                Table::open_read_only(layout, prefixes).await?
-            };
-            Ok(Arc::new(table))
-        };
-        let open = async |layout: Layout, of: &[&RowSchema]| -> Result<Arc<Table>> {
-            let prefixes = of.iter().map(|schema| prefix(&layout.name, schema.source)).collect();
-            open_table(layout, prefixes).await
-        };
-        let dead_letters = open(Layout::dead_letters(&place), schemas).await?;
-        let mut sources = BTreeMap::new();
-        let mut written = BTreeMap::new();
-        for schema in schemas {
-            let source = Source {
-                bronze: open(Layout::bronze(schema.source, &place), &[schema]).await?,
-                dead_letters: dead_letters.clone(),
-                silver: open(Layout::silver(schema, &place), &[schema]).await?,
-                turn: tokio::sync::Mutex::new(()),
-            };
-            written.insert(schema.source, Written::of(schema.source, &source));
-            sources.insert(schema.source, source);
-        }
-        let coverage = open_table(Layout::coverage(&place), vec![COVERAGE_PREFIX.to_owned()]).await?;
-        let runs = open_table(Layout::runs(&place), Vec::new()).await?;
-        let inner = Inner {
-            properties: writer_properties(&settings)?,
-            engine: Engine::new(spill.clone(), &settings, &place)?,
-            spill,
-            coverage,
-            maintenance: tokio::sync::Mutex::new(()),
-            coverage_turn: tokio::sync::Mutex::new(()),
-            written: Mutex::new(written),
-            settings,
-            clock,
-            sources,
-            dead_letters,
-            runs,
-            gold: tokio::sync::Mutex::default(),
-            checked: tokio::sync::Mutex::default(),
-            live: Mutex::default(),
-            access,
-            place,
-        };
-        Ok(Self { inner: Arc::new(inner) })
-    }
-
     /// Begins to read all tables at this moment, within the limits of the settings.
     ///
     /// # Errors

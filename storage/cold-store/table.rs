@@ -116,6 +116,7 @@ impl Table {
         let table = Self::new(layout, prefixes);
         table.make().await?;
         if let Some((store, state)) = table.log().await
+            && !columns::differ(&table.layout, &state)
             && columns::grow(&table.layout, &store, &state).await?
         {
             table.refresh().await?;
@@ -123,14 +124,19 @@ impl Table {
         Ok(table)
     }
 
+    /// Whether it has other columns than its layout says.
+    pub(crate) fn is_of_other_columns(&self) -> bool {
+        self.view().committed.differs
+    }
+
     /// Makes the table if it is not there, and reads its log.
     pub(crate) async fn make(&self) -> Result<()> {
         let doing = || format!("open the table `{}`", self.layout.name);
-        let place = &self.layout.place;
-        if let Some(directory) = place.directory() {
+        let log = &self.layout.log;
+        if let Some(directory) = log.directory() {
             create_directory(directory).map_err(|error| Error::stop(doing()).because(error))?;
         }
-        let store = place.log_store();
+        let store = log.log_store();
         let is_there = async || store.is_delta_table_location().await.map_err(|error| failed(doing(), error));
         if !is_there().await? {
             let made = create(&self.layout, &store).await;
@@ -167,11 +173,11 @@ impl Table {
     }
 
     async fn is_there(&self) -> Result<bool> {
-        let place = &self.layout.place;
-        if let Some(directory) = place.directory() {
+        let log = &self.layout.log;
+        if let Some(directory) = log.directory() {
             return Ok(directory.join("_delta_log").is_dir());
         }
-        let found = place.log_store().is_delta_table_location().await;
+        let found = log.log_store().is_delta_table_location().await;
         found.map_err(|error| failed(format!("find the table `{}`", self.layout.name), error))
     }
 
@@ -203,7 +209,7 @@ impl Table {
     }
 
     async fn load(&self) -> Result<TableLog> {
-        let store = self.layout.place.log_store();
+        let store = self.layout.log.log_store();
         let failed = |error| failed(format!("read the log of the table `{}`", self.layout.name), error);
         let state = DeltaTableState::try_new(store.as_ref(), None).await.map_err(failed)?;
         columns::missing(&self.layout, &state)?;

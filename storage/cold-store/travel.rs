@@ -215,7 +215,7 @@ impl Past {
     }
 
     async fn at(&self, version: u64) -> Result<Committed> {
-        let store = self.layout.place.log_store();
+        let store = self.layout.log.log_store();
         let state = DeltaTableState::try_new(store.as_ref(), Some(version)).await;
         let state =
             state.map_err(|error| failed(format!("read `{}` at version {version}", self.layout.name), error))?;
@@ -246,7 +246,7 @@ impl Past {
 
     /// The last version that was committed until a time, by what each commit says of itself.
     async fn version_at(&self, time: Timestamp, log: &Log) -> Result<u64> {
-        let store = self.layout.place.log_store();
+        let store = self.layout.log.log_store();
         let committed_ms = async |version: u64| -> Result<i64> {
             let doing = || format!("read commit {version} of `{}`", self.layout.name);
             let entry = store.read_commit_entry(version).await.map_err(|error| failed(doing(), error))?;
@@ -286,7 +286,7 @@ impl Log {
     async fn list(layout: &Layout) -> Result<Self> {
         let doing = || format!("list the log of `{}`", layout.name);
         let (mut commits, mut checkpoints) = (BTreeSet::new(), BTreeSet::new());
-        let mut names = layout.place.store().list(Some(&layout.place.location("_delta_log")));
+        let mut names = layout.log.store().list(Some(&layout.log.location("_delta_log")));
         while let Some(entry) = names.try_next().await.map_err(|error| place::failed(doing(), error))? {
             let Some((version, kind)) = entry.location.filename().and_then(|name| name.split_once('.')) else {
                 continue;

@@ -23,11 +23,14 @@ impl Inner {
         if found.is_empty() {
             return Ok(0);
         }
+        // Before the table's own: an exchange may make a draft's files the table's meanwhile.
+        let beside = self.named_beside(table).await?;
         // Also what another process committed until now.
         table.refresh().await?;
         let Some((store, state)) = table.log().await else { return Ok(0) };
         let files = table.view().committed.clone();
         let mut needed: HashSet<Path> = files.files.iter().map(|file| place.location(&file.relative)).collect();
+        needed.extend(beside.iter().map(|file| place.location(file)));
         let doing = || format!("read the removed files of `{}`", table.layout.name);
         let mut tombstones = state.all_tombstones(store.as_ref());
         while let Some(tombstone) = tombstones.try_next().await.map_err(|error| failed(doing(), error))? {

@@ -5,6 +5,9 @@
 mod checkpoint;
 mod directory;
 mod document;
+mod draft;
+#[cfg(test)]
+mod draft_test;
 mod elasticsearch;
 mod error;
 mod expiry;

@@ -15,6 +15,7 @@ use contract::{Error, Positions, Result, RowSchema};
 
 use crate::checkpoint::{self, Checkpoint, Unreadable};
 use crate::directory::{file_names, sync_folder};
+use crate::draft::finish_exchange;
 use crate::fields::Fields;
 use crate::index::{HotIndex, Unusable};
 use crate::names::period;
@@ -38,6 +39,7 @@ impl HotSource {
     /// Opens a source's indices and mends what can be mended; answers what a person should know of, a sentence each.
     pub(crate) fn open(common: Common, schema: &'static RowSchema) -> Result<(Self, Vec<String>)> {
         let (folder, mut notes) = (&*common.folder, Vec::new());
+        finish_exchange(folder, schema.source)?;
         delete_leftovers(folder, schema)?;
         let mut found = find(folder, schema)?;
         let mut checkpoint = load_checkpoint(folder, schema, &found, &mut notes)?;

@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use tokio::task::spawn_blocking;
 
 use crate::document::Budget;
+use crate::draft::Drafts;
 use crate::fields::Fields;
 use crate::index::{HotIndex, OpenIndex};
 use crate::names::resolve;
@@ -30,6 +31,7 @@ const LOCK: &str = ".lock";
 ///
 /// A folder holds `SOURCE-YYYY.MM.DD/` (an index), `SOURCE.checkpoint` (how far the store is) and `quarantine/`
 /// (what was found damaged). Work on files runs on tokio's blocking threads, so a runtime must be there.
+#[derive(Clone)]
 pub struct TantivyStore {
     inner: Arc<Inner>,
 }
@@ -40,6 +42,7 @@ struct Inner {
     sources: BTreeMap<&'static str, Arc<HotSource>>,
     is_read_only: bool,
     notes: Vec<String>,
+    drafts: Drafts,
     /// Held, not used: the lock ends with it.
     _lock: Option<fs::File>,
 }
@@ -106,7 +109,27 @@ impl TantivyStore {
             sources.insert(schema.source.0, Arc::new(source));
         }
         let is_read_only = lock.is_none();
-        Ok(Self { inner: Arc::new(Inner { settings, clock, sources, is_read_only, notes, _lock: lock }) })
+        let drafts = Drafts::default();
+        Ok(Self { inner: Arc::new(Inner { settings, clock, sources, is_read_only, notes, drafts, _lock: lock }) })
+    }
+
+    /// A store of one source alone, which lies within this one.
+    pub(crate) fn beside(&self, source: HotSource) -> Self {
+        let Inner { settings, clock, .. } = &*self.inner;
+        let inner = Inner {
+            settings: settings.clone(),
+            clock: clock.clone(),
+            sources: [(source.id().0, Arc::new(source))].into(),
+            is_read_only: false,
+            notes: Vec::new(),
+            drafts: Drafts::default(),
+            _lock: None,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn drafts(&self) -> Drafts {
+        self.inner.drafts.clone()
     }
 
     /// What was found damaged or missing when the store was opened, a sentence each.
@@ -119,14 +142,14 @@ impl TantivyStore {
         self.inner.sources[source.0].progress().expect("it works").writers.len()
     }
 
-    fn source(&self, source: SourceId) -> Result<Arc<HotSource>> {
+    pub(crate) fn source(&self, source: SourceId) -> Result<Arc<HotSource>> {
         let known = || self.inner.sources.keys().copied().collect::<Vec<_>>().join(", ");
         let found = self.inner.sources.get(source.0).cloned();
         found.ok_or_else(|| Error::change(format!("use the hot store of `{source}` (known: {})", known())))
     }
 
     /// Runs work that changes a source where it may block.
-    async fn change<T: Send + 'static>(
+    pub(crate) async fn change<T: Send + 'static>(
         &self,
         source: SourceId,
         work: impl FnOnce(&HotSource) -> Result<T> + Send + 'static,

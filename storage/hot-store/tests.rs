@@ -37,7 +37,7 @@ fn open_with(folder: &Path, settings: Settings) -> TantivyStore {
 }
 
 /// A folder's files as they are now: what a process killed at this moment leaves.
-fn image(folder: &Path) -> TempDir {
+pub(crate) fn image(folder: &Path) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     copy_files(folder, copy.path());
     copy

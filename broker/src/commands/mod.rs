@@ -7,6 +7,7 @@ mod dead_letters;
 mod doctor;
 mod export;
 mod feeds;
+mod reprocess;
 mod role;
 mod roles;
 mod search;
@@ -25,7 +26,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use contract::{Error, Positions, Remedy, SourceId};
-use processing::Flush;
+use processing::{Flush, Pause};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -42,11 +43,12 @@ pub(crate) use status::lags;
 const PROGRESS_MAX: usize = 64;
 
 /// What one process runs for another.
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "backfill",
     "dead-letters",
     "dead-letters-replay",
     "interrupt",
+    "reprocess",
     "search",
     "status",
     "verify",
@@ -136,6 +138,7 @@ impl From<&Command> for Asked {
             Command::DeadLetters { source, action: Some(DeadLetterAction::Replay), .. } => {
                 write("dead-letters-replay", json!({"source": source}), dead_letters::print_replay)
             }
+            Command::Reprocess(asked) => write("reprocess", json!(asked), reprocess::print),
             Command::Views { action } => {
                 let (name, arguments) = views::asked(action);
                 match action {
@@ -166,7 +169,7 @@ impl Asked {
         let (progress, shown) = mpsc::channel(PROGRESS_MAX);
         let showing = tokio::spawn(output::show_progress(shown));
         // What only reads ends at a signal, as any program does.
-        let asked_to_end = if self.access == Access::Write { signals::listen() } else { CancellationToken::new() };
+        let asked_to_end = if self.access.is_alone() { signals::listen() } else { CancellationToken::new() };
         let answer = match Running::find(data, settings.serving.token()).await {
             Some(running) => running.run(self.name, &self.arguments, &progress, &asked_to_end).await,
             None => self.answer_here(settings, data, &progress, asked_to_end).await,
@@ -184,7 +187,7 @@ impl Asked {
         asked_to_end: CancellationToken,
     ) -> Result<Value> {
         let broker = self.open(settings, data).await?;
-        if broker.access != Access::Write {
+        if !broker.access.is_alone() {
             let control = Control::reading(broker, asked_to_end);
             return Ok(control.dispatch(self.name, &self.arguments, progress).await?);
         }
@@ -212,7 +215,11 @@ impl Asked {
     /// them.
     async fn open(&self, settings: &Settings, data: &std::path::Path) -> Result<Arc<Broker>> {
         let is_shared = || embedded_log::is_held_together(&data.join("log")).unwrap_or(false);
-        let error = match Broker::open(settings, data, self.access).await {
+        let access = match (self.name, self.arguments["source"].as_str()) {
+            ("reprocess", Some(source)) => Access::Remake(acquisition::source(source)?.id),
+            _ => self.access,
+        };
+        let error = match Broker::open(settings, data, access).await {
             Ok(broker) => return Ok(Arc::new(broker)),
             Err(error) => error,
         };
@@ -239,6 +246,7 @@ impl Asked {
 pub(crate) struct PipelineView {
     source: SourceId,
     flush: mpsc::Sender<Flush>,
+    pause: mpsc::Sender<Pause>,
     hot: watch::Receiver<Positions>,
     cold: watch::Receiver<Positions>,
 }
@@ -250,6 +258,23 @@ impl PipelineView {
         let ended = || Error::stop(format!("process `{}`: its pipeline ended", self.source));
         self.flush.send(Flush { until, done }).await.map_err(|_| ended())?;
         heard.await.map_err(|_| ended())
+    }
+}
+
+/// A pipeline that stands still; it goes on when this is dropped.
+pub(crate) struct Standstill {
+    _resume: oneshot::Sender<()>,
+}
+
+impl PipelineView {
+    /// Waits until the pipeline stands still, with all that it read in both stores.
+    async fn pause(&self) -> contract::Result<Standstill> {
+        let (paused, heard) = oneshot::channel();
+        let (resume, resumed) = oneshot::channel();
+        let ended = || Error::stop(format!("pause `{}`: its pipeline ended", self.source));
+        self.pause.send(Pause { paused, resumed }).await.map_err(|_| ended())?;
+        heard.await.map_err(|_| ended())?;
+        Ok(Standstill { _resume: resume })
     }
 }
 
@@ -271,7 +296,7 @@ impl Control {
     pub(crate) fn new(broker: Arc<Broker>, work: &Work, stop: CancellationToken) -> Self {
         let view = |handle: &processing::PipelineHandle| {
             let (hot, cold) = handle.committed();
-            PipelineView { source: handle.source(), flush: handle.flusher(), hot, cold }
+            PipelineView { source: handle.source(), flush: handle.flusher(), pause: handle.pauser(), hot, cold }
         };
         Self { broker, pipelines: work.pipelines.iter().map(view).collect(), runs: Runs::default(), stop }
     }
@@ -318,7 +343,7 @@ impl Control {
         progress: &mpsc::Sender<Value>,
     ) -> contract::Result<Value> {
         let access = self.broker.access;
-        if APPENDING.contains(&command) && !matches!(access, Access::Write | Access::Collect) {
+        if APPENDING.contains(&command) && !access.is_alone() && access != Access::Collect {
             return Err(Error::change(format!(
                 "run `{command}` in a process that does something else; `databroker {command}` does it beside"
             )));
@@ -327,6 +352,7 @@ impl Control {
             "backfill" => backfill::run(self, arguments, progress).await,
             "dead-letters" => dead_letters::list(&self.broker, arguments).await,
             "dead-letters-replay" => dead_letters::replay(self, arguments).await,
+            "reprocess" => reprocess::run(self, arguments, progress).await,
             "search" => search::run(&self.broker, arguments).await,
             "status" => status::run(&self.broker).await,
             "verify" => verify::run(self, arguments).await,

@@ -4,7 +4,7 @@ use contract::{Error, Result};
 use serde_json::{Value, json};
 
 use super::{Control, sources_of};
-use crate::broker::{Access, recipe};
+use crate::broker::recipe;
 use crate::output;
 
 /// `{"ok", "sources": [report, …]}`.
@@ -12,7 +12,7 @@ pub(crate) async fn run(control: &Control, arguments: &Value) -> Result<Value> {
     let repair = arguments["repair"] == json!(true);
     let mut reports = Vec::new();
     for source in sources_of(arguments)? {
-        if control.broker.access == Access::Write {
+        if control.broker.access.is_alone() {
             let topic = contract::Topic::raw(source.id);
             let extent = control.broker.engines.log.extent(&topic).await?;
             control.bring(source.id, extent.end()).await?;

@@ -85,6 +85,7 @@ impl Moment {
             files: files.cloned().collect(),
             marks: committed.marks.clone(),
             configuration: committed.configuration.clone(),
+            differs: committed.differs,
         };
         Arc::new(Scan::new(self.layout.clone(), View { committed: Arc::new(committed), pending: Vec::new() }))
     }

@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::answer::{Answer, error_of};
+use super::canonical;
 use super::client::{Body, Client};
 use super::items::Item;
 use super::pace::Pace;
@@ -200,10 +201,15 @@ fn read(portion: &[Item], answer: &Answer) -> Vec<Verdict> {
     let said = body["items"].as_array().unwrap_or(&empty);
     let verdict =
         |(place, item): (usize, &Item)| match said.get(place).and_then(|said| said.as_object()?.values().next()) {
-            Some(said) if said["_id"] == *item.id && said["_index"] == *item.index => verdict(item, said),
+            Some(said) if said["_id"] == *item.id && is_of(said, &item.index) => verdict(item, said),
             _ => Verdict::Again("the answer to a bulk request does not name each of its rows".to_owned()),
         };
     portion.iter().enumerate().map(verdict).collect()
+}
+
+/// Whether an item is said to be of an index, or of the one whose alias that is.
+fn is_of(said: &Value, index: &str) -> bool {
+    said["_index"].as_str().is_some_and(|said| canonical(said) == canonical(index))
 }
 
 fn verdict(item: &Item, said: &Value) -> Verdict {

@@ -30,7 +30,7 @@ impl ElasticSource {
             if is_safe {
                 self.delete(inner, &name).await?;
                 let query = json!({"term": {"index": name}});
-                let refused = Scroll::all(inner.client.clone(), REFUSED_INDEX, query).await?;
+                let refused = Scroll::all(inner.client.clone(), REFUSED_INDEX, query, false).await?;
                 let items = refused.into_iter().map(|hit| Item::delete(REFUSED_INDEX, hit.id)).collect();
                 send_all(&inner.client, &mut progress.pace, self.id(), items).await?;
             }
@@ -83,11 +83,11 @@ impl ElasticSource {
         Ok(next)
     }
 
+    /// Removes an index by its name, which may be an alias: those cannot be removed so.
     async fn delete(&self, inner: &Inner, name: &str) -> Result<()> {
-        let answer = inner.client.send(Method::DELETE, name, Body::None).await?;
-        if answer.status.as_u16() == 404 {
-            return Ok(());
+        for (_, index) in inner.indices_of(&[self.schema]).await?.into_iter().filter(|(known, _)| known == name) {
+            inner.delete(&index).await?;
         }
-        answer.json(&format!("remove the index `{name}`")).map(drop)
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 use contract::{Day, Offset, Partition, Period, RowSchema, Timestamp, row_json};
 use serde_json::json;
 
+use super::canonical;
 use crate::names::{Groups, period};
 use crate::source::{EVENT_TIME, ID, Places};
 
@@ -104,7 +105,7 @@ pub(super) fn row_id<'a>(schema: &RowSchema, index: &str, document_id: &'a str) 
 }
 
 fn has_days(schema: &RowSchema, index: &str) -> bool {
-    schema.period == Period::Day && period(schema.source, index).is_some_and(|days| days.first != days.last)
+    schema.period == Period::Day && period(schema.source, canonical(index)).is_some_and(|days| days.first != days.last)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `SOURCE-YYYY.MM.DD` | rows of an event day; `_id` is the row's, the version is its offset + 1 |
 //! | `SOURCE-YYYY.MM` | rows of a month, where all is kept; the `_id` of a row whose id is unique within a day starts with that day |
+//! | `databroker-N-SOURCE-YYYY.MM.DD` | the same, made anew (`draft.rs`); once it is in use, the day's name is its alias |
 //! | `databroker-checkpoint` | per source and partition the next offset, which is also the version of its document |
 //! | `databroker-refused` | rows that Elasticsearch refuses for good, whole, with its reason |
 //!
@@ -24,6 +25,7 @@
 mod answer;
 mod bulk;
 mod client;
+mod draft;
 mod expiry;
 mod items;
 mod lifecycle;
@@ -58,3 +60,13 @@ const CHECKPOINT_INDEX: &str = "databroker-checkpoint";
 
 /// Rows that were refused for good.
 const REFUSED_INDEX: &str = "databroker-refused";
+
+/// What the names of indices begin with that were made anew, before a number.
+const DRAFT_PREFIX: &str = "databroker-";
+
+/// The name by which an index is known: without what stands before it where it was made anew.
+fn canonical(index: &str) -> &str {
+    let number =
+        index.strip_prefix(DRAFT_PREFIX).map(|rest| rest.trim_start_matches(|letter: char| letter.is_ascii_digit()));
+    number.and_then(|rest| rest.strip_prefix('-')).unwrap_or(index)
+}

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use contract::HotStore;
+use contract::conformance::hot_drafts;
 use contract::conformance::hot_store::{
     CASES, NOW, RETENTION_DAYS, SCHEMA, SOURCE, Subject, expected, positions, rows, stored,
 };
 use contract::conformance::real_server::RealServer;
 use contract::conformance::rounds;
+use contract::{HotDrafts, HotStore};
 use reqwest::Method;
 use tempfile::TempDir;
 
@@ -68,6 +69,26 @@ async fn real_servers_the_store_passes_the_conformance_suite_on_elasticsearch() 
         println!("{name}");
         server.clear().await;
         case(&server).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_servers_drafts_pass_the_conformance_suite_on_elasticsearch() {
+    let server = Elasticsearch::start();
+    let settings = server.settings.clone();
+    let open = async || {
+        let clock = Arc::new(|| NOW);
+        let store = ElasticsearchStore::open(&settings, &[&SCHEMA], RETENTION_DAYS, clock).await.unwrap();
+        let drafts: Arc<dyn HotDrafts> = Arc::new(store);
+        drafts
+    };
+    hot_drafts::exchange(open).await;
+    let client = Client::new(&settings).unwrap();
+    // Without ours, as any client asks: by the alias, by a pattern, and by the name of a day.
+    for index in ["made", "made-*", "made-2026.11.22,made-2026.11.21,made-2026.11.20"] {
+        let counted = client.ask_json(Method::GET, &format!("{index}/_count"), Body::None, "count").await.unwrap();
+        let stored = stored(&*Elasticsearch::store(&settings).await).await.len();
+        assert_eq!(counted["count"], stored, "{index}");
     }
 }
 

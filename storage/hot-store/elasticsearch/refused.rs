@@ -5,18 +5,18 @@ use contract::{Error, Result, SourceId, StoredRow};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::REFUSED_INDEX;
 use super::bulk::{Refused, send, send_all};
 use super::client::Client;
 use super::items::Item;
 use super::pace::Pace;
+use super::{REFUSED_INDEX, canonical};
 
 /// A row as it stands in `databroker-refused`.
 #[derive(Serialize, Deserialize)]
 pub(super) struct RefusedRow {
     source: String,
     /// The index that it was for.
-    index: String,
+    pub(super) index: String,
     /// The `_id` that it would have had there.
     id: String,
     partition: i32,
@@ -63,6 +63,14 @@ pub(super) fn forget(source: SourceId, rows: impl Iterator<Item = (i32, i64)>) -
     rows.map(|(partition, offset)| Item::delete(REFUSED_INDEX, format!("{source}-{partition}-{offset}"))).collect()
 }
 
+/// What makes a row that was refused for a draft one of the index whose place that took.
+pub(super) fn adopted(mut row: RefusedRow) -> Result<Item> {
+    row.index = canonical(&row.index).to_owned();
+    let failed = |cause| Error::stop(format!("keep `{}` among the refused rows", row.id)).because(cause);
+    let document = serde_json::to_vec(&row).map_err(failed)?;
+    Ok(Item::forced(REFUSED_INDEX, format!("{}-{}-{}", row.source, row.partition, row.offset), &document))
+}
+
 /// The mapping of the index.
 pub(super) fn mapping() -> Value {
     let keyword = json!({"type": "keyword", "ignore_above": 1024});
@@ -74,7 +82,9 @@ pub(super) fn mapping() -> Value {
 
 fn document_id(source: SourceId, refused: &Refused) -> String {
     let (partition, offset) = refused.item.place.unwrap_or_default();
-    format!("{source}-{partition}-{offset}")
+    // Rows of a draft are others, until it is in use.
+    let draft = refused.item.index.strip_suffix(canonical(&refused.item.index)).unwrap_or_default();
+    format!("{draft}{source}-{partition}-{offset}")
 }
 
 fn item(source: SourceId, refused: &Refused, is_whole: bool) -> Result<Item> {

@@ -61,7 +61,7 @@ impl ElasticSource {
         let mut items = Vec::new();
         for some in places.chunks(PLACES_MAX) {
             for name in &names {
-                let found = Scroll::all(inner.client.clone(), name, at_places(some)).await?;
+                let found = Scroll::all(inner.client.clone(), name, at_places(some), false).await?;
                 items.extend(found.into_iter().map(|hit| Item::delete(name, hit.id)));
             }
         }

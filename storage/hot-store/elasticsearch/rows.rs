@@ -7,11 +7,11 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::REFUSED_INDEX;
 use super::client::Client;
 use super::items::row_id;
 use super::refused::RefusedRow;
 use super::scroll::{Hit, Scroll};
+use super::{DRAFT_PREFIX, REFUSED_INDEX, canonical};
 
 /// What stands where no row of ours does: a document that someone else put there.
 pub(super) const NO_PLACE: (i32, i64) = (-1, -1);
@@ -26,7 +26,8 @@ struct Place {
 
 /// Streams the rows of indices, and then those that were refused.
 pub(super) fn all(client: Arc<Client>, schema: &'static RowSchema, indices: Vec<String>) -> RowStream {
-    let refused = json!({"term": {"source": schema.source.0}});
+    let of_drafts = json!({"prefix": {"index": DRAFT_PREFIX}});
+    let refused = json!({"bool": {"filter": {"term": {"source": schema.source.0}}, "must_not": of_drafts}});
     let parts = indices.into_iter().map(|index| (index, json!({"match_all": {}})));
     let parts: Vec<_> = parts.chain([(REFUSED_INDEX.to_owned(), refused)]).collect();
     let rows = stream::iter(parts).then(move |(index, query)| {
@@ -62,7 +63,7 @@ fn of_hit(schema: &RowSchema, hit: &Hit) -> Result<StoredRow> {
         let place: Option<Place> = serde_json::from_str(hit.source()).ok();
         let (partition, offset) = place.map_or(NO_PLACE, |place| (place.partition, place.offset));
         let source_json = hit.source().to_owned();
-        StoredRow { index: hit.index.clone(), partition, offset, id: hit.id.clone(), source_json }
+        StoredRow { index: canonical(&hit.index).to_owned(), partition, offset, id: hit.id.clone(), source_json }
     };
     row.id = row_id(schema, &row.index, &row.id).to_owned();
     Ok(row)

@@ -88,8 +88,8 @@ impl Scroll {
     }
 
     /// All that is left to read, for what is known to be little.
-    pub(super) async fn all(client: Arc<Client>, index: &str, query: Value) -> Result<Vec<Hit>> {
-        let (mut scroll, mut all) = Self::start(client, index, query, false).await?;
+    pub(super) async fn all(client: Arc<Client>, index: &str, query: Value, source: bool) -> Result<Vec<Hit>> {
+        let (mut scroll, mut all) = Self::start(client, index, query, source).await?;
         loop {
             let hits = scroll.next().await?;
             if hits.is_empty() {

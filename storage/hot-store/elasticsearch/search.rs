@@ -5,6 +5,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::answer::{away, search_error};
+use super::canonical;
 use super::client::Body;
 use super::items::row_id;
 use super::store::Inner;
@@ -61,7 +62,8 @@ impl Inner {
         let mut mappings = Map::new();
         for some in names.chunks(NAMES_MAX) {
             let found = self.get(&format!("{}/_mapping", some.join(","))).await?;
-            mappings.extend(found.as_object().cloned().unwrap_or_default());
+            let found = found.as_object().cloned().unwrap_or_default();
+            mappings.extend(found.into_iter().map(|(name, mapping)| (canonical(&name).to_owned(), mapping)));
         }
         Ok(Value::Object(mappings))
     }
@@ -72,8 +74,11 @@ impl Inner {
         let mut summaries = Vec::with_capacity(names.len());
         for some in names.chunks(NAMES_MAX) {
             let found = self.get(&format!("{}/_stats/docs,store", some.join(","))).await?;
+            let found = found["indices"].as_object().cloned().unwrap_or_default();
+            let found: Map<_, _> = found.into_iter().map(|(name, of)| (canonical(&name).to_owned(), of)).collect();
             for name in some {
-                let number = |path: &str| found["indices"][name].pointer(path).and_then(Value::as_u64).unwrap_or(0);
+                let of = found.get(name).unwrap_or(&Value::Null);
+                let number = |path: &str| of.pointer(path).and_then(Value::as_u64).unwrap_or(0);
                 let (rows, bytes) = (number("/primaries/docs/count"), number("/total/store/size_in_bytes"));
                 summaries.push(IndexSummary { name: name.clone(), rows, bytes });
             }
@@ -111,9 +116,10 @@ impl Inner {
         }
     }
 
-    /// Where the day is part of the document's id, it is taken off.
+    /// Where the day is part of the document's id, it is taken off; and the index has the name by which it is known.
     fn restore_id(&self, hit: &mut Value) {
-        let index = hit["_index"].as_str().unwrap_or_default().to_owned();
+        let index = canonical(hit["_index"].as_str().unwrap_or_default()).to_owned();
+        hit["_index"] = index.as_str().into();
         let source = self.sources.values().find(|source| period(source.id(), &index).is_some());
         if let Some((source, id)) = source.and_then(|source| Some((source, hit["_id"].as_str()?))) {
             hit["_id"] = row_id(source.schema, &index, id).into();

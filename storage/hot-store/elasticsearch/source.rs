@@ -71,7 +71,11 @@ impl ElasticSource {
         refuse_gap(self.id(), &rows.span, &written)?;
         let batch = drop_below(&rows.silver, &written);
         let groups = self.groups(inner, &mut progress, &batch).await?;
-        let items = self.items(batch, groups, Item::versioned).await?;
+        let prefix = inner.prefix.clone();
+        let versioned = move |index: &str, id, version, document: &[u8]| {
+            Item::versioned(&format!("{prefix}{index}"), id, version, document)
+        };
+        let items = self.items(batch, groups, versioned).await?;
         let outcome = self.send(inner, &mut progress, items).await;
         if outcome.is_err() {
             // An index may have gone meanwhile.
@@ -95,9 +99,10 @@ impl ElasticSource {
         let moved = written.0.iter().filter(|&(&partition, &next)| next > committed.of(partition));
         // A version below the present one is refused: a process that lost its place changes nothing.
         let mark = |(&partition, &next): (&i32, &i64)| {
-            let mark = Mark { source: self.id().0.to_owned(), partition, next };
-            let document = serde_json::to_vec(&mark).expect("numbers and a text are JSON");
-            Item::versioned(CHECKPOINT_INDEX, format!("{}-{partition}", self.id()), next, &document)
+            let source = inner.marked(self.id());
+            let id = format!("{source}-{partition}");
+            let document = serde_json::to_vec(&Mark { source, partition, next }).expect("numbers and a text are JSON");
+            Item::versioned(CHECKPOINT_INDEX, id, next, &document)
         };
         let items: Vec<_> = moved.map(mark).collect();
         send_all(&inner.client, &mut progress.pace, self.id(), items).await?;
@@ -127,7 +132,7 @@ impl ElasticSource {
             return Ok(Positions::default());
         }
         refreshed.json(&doing)?;
-        let query = json!({"size": PARTITIONS_MAX, "query": {"term": {"source": self.id().0}}});
+        let query = json!({"size": PARTITIONS_MAX, "query": {"term": {"source": inner.marked(self.id())}}});
         let path = format!("{CHECKPOINT_INDEX}/_search");
         let found = inner.client.ask_json(Method::POST, &path, Body::Json(query), &doing).await?;
         if found.pointer("/_shards/failed").and_then(Value::as_u64) != Some(0) {
@@ -172,7 +177,13 @@ impl ElasticSource {
     /// Makes an index. Its mapping is given here too, lest an index be without it where somebody removed the template.
     async fn create(&self, inner: &Inner, name: &str) -> Result<()> {
         debug_assert!(period(self.id(), name).is_some(), "`{name}` is an index of `{}`", self.id());
-        inner.create(name, template::index_body(self.schema)).await
+        match &inner.draft_settings {
+            Some(settings) => {
+                let name = format!("{}{name}", inner.prefix);
+                inner.create(&name, template::draft_body(self.schema, settings)).await
+            }
+            None => inner.create(name, template::index_body(self.schema)).await,
+        }
     }
 
     /// The items of rows, made where work may take long.
@@ -200,6 +211,21 @@ impl ElasticSource {
     /// What this process knows of the indices is old.
     pub(super) fn forget_indices(progress: &mut Progress) {
         progress.indices = None;
+    }
+
+    /// What this process knows of the indices and of the position is old.
+    pub(super) fn forget_all(progress: &mut Progress) {
+        (progress.indices, progress.written) = (None, None);
+    }
+
+    /// Puts the position to where it says, also back.
+    pub(super) async fn put_back(&self, inner: &Inner, progress: &mut Progress, to: &Positions) -> Result<()> {
+        let mark = |(&partition, &next): (&i32, &i64)| {
+            let mark = Mark { source: inner.marked(self.id()), partition, next };
+            let document = serde_json::to_vec(&mark).expect("numbers and a text are JSON");
+            Item::forced(CHECKPOINT_INDEX, format!("{}-{partition}", mark.source), &document)
+        };
+        send_all(&inner.client, &mut progress.pace, self.id(), to.0.iter().map(mark).collect()).await
     }
 
     /// The next offsets to write, as far as this process knows.

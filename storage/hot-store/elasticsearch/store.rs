@@ -18,14 +18,15 @@ use super::server::Server;
 use super::source::ElasticSource;
 use super::template::Wanted;
 use super::{
-    CHECKPOINT_INDEX, ElasticsearchSettings, REFUSED_INDEX, TemplateState, lifecycle, refused, rows, template,
+    CHECKPOINT_INDEX, ElasticsearchSettings, REFUSED_INDEX, TemplateState, canonical, lifecycle, refused, rows,
+    template,
 };
 use crate::names::period;
 use crate::source::first_day;
 
 /// The hot store on a cluster of Elasticsearch or OpenSearch.
 pub struct ElasticsearchStore {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     settings: ElasticsearchSettings,
     server: Server,
     is_read_only: bool,
@@ -40,6 +41,10 @@ pub(super) struct Inner {
     clock: Arc<dyn Clock>,
     /// Whether something was written, by this process or before it began, that searches may not see yet.
     is_hidden: AtomicBool,
+    /// What the names of indices begin with: nothing, but in a draft.
+    pub(super) prefix: String,
+    /// How indices of a draft are made.
+    pub(super) draft_settings: Option<ElasticsearchSettings>,
 }
 
 impl ElasticsearchStore {
@@ -89,8 +94,26 @@ impl ElasticsearchStore {
             |&schema: &&'static RowSchema| (schema.source.0, ElasticSource::new(schema, settings.bulk_bytes_max));
         let sources = schemas.iter().map(source).collect();
         let is_hidden = AtomicBool::new(true);
-        let inner = Arc::new(Inner { client, sources, retention_days, clock, is_hidden });
+        let (prefix, draft_settings) = (String::new(), None);
+        let inner = Inner { client, sources, retention_days, clock, is_hidden, prefix, draft_settings };
+        let inner = Arc::new(inner);
         Ok(Self { inner, settings: settings.clone(), server, is_read_only, notes: Vec::new() })
+    }
+
+    /// A store of one source alone, on indices whose names begin with `prefix`.
+    pub(super) fn beside(&self, source: &ElasticSource, prefix: String) -> Self {
+        let of = ElasticSource::new(source.schema, self.settings.bulk_bytes_max);
+        let inner = Inner {
+            client: self.inner.client.clone(),
+            sources: [(source.id().0, of)].into(),
+            retention_days: self.inner.retention_days,
+            clock: self.inner.clock.clone(),
+            is_hidden: AtomicBool::new(true),
+            prefix,
+            draft_settings: Some(self.settings.clone()),
+        };
+        let (settings, server) = (self.settings.clone(), self.server.clone());
+        Self { inner: Arc::new(inner), settings, server, is_read_only: false, notes: Vec::new() }
     }
 
     /// What is not as it should be, a sentence each.
@@ -182,13 +205,13 @@ impl ElasticsearchStore {
         Wanted { settings: &self.settings, has_policies }
     }
 
-    fn source(&self, source: SourceId) -> Result<&ElasticSource> {
+    pub(super) fn source(&self, source: SourceId) -> Result<&ElasticSource> {
         let known = || self.inner.sources.keys().copied().collect::<Vec<_>>().join(", ");
         let found = self.inner.sources.get(source.0);
         found.ok_or_else(|| Error::change(format!("use the hot store of `{source}` (known: {})", known())))
     }
 
-    fn changeable(&self, source: SourceId) -> Result<&ElasticSource> {
+    pub(super) fn changeable(&self, source: SourceId) -> Result<&ElasticSource> {
         if self.is_read_only {
             return Err(Error::change(format!("change the hot store of `{source}`, which was opened for reading")));
         }
@@ -217,7 +240,7 @@ impl Inner {
         if !self.is_hidden.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
-        let patterns: Vec<_> = self.sources.keys().map(|source| format!("{source}-*.*")).collect();
+        let patterns: Vec<_> = self.sources.keys().map(|source| format!("{}{source}-*.*", self.prefix)).collect();
         let shown = self.refresh(&format!("{},{REFUSED_INDEX}", patterns.join(","))).await;
         if shown.is_err() {
             self.changed();
@@ -234,14 +257,32 @@ impl Inner {
 
     /// The names of the indices of some sources, in order: read from the state of the cluster, which is cheap.
     pub(super) async fn names_of(&self, schemas: &[&RowSchema]) -> Result<Vec<String>> {
-        let patterns: Vec<_> = schemas.iter().map(|schema| format!("{}-*.*", schema.source)).collect();
-        let path = format!("{}/_alias", patterns.join(","));
+        Ok(self.indices_of(schemas).await?.into_keys().collect())
+    }
+
+    /// The same, each with the name of the index whose alias it may be.
+    pub(super) async fn indices_of(&self, schemas: &[&RowSchema]) -> Result<BTreeMap<String, String>> {
+        let patterns: Vec<_> = schemas.iter().map(|schema| format!("{}{}-*.*", self.prefix, schema.source)).collect();
+        let path = format!("{}/_alias?expand_wildcards=all", patterns.join(","));
         let found = self.client.ask_json(Method::GET, &path, Body::None, "list the indices").await?;
-        let is_ours = |name: &&String| schemas.iter().any(|schema| period(schema.source, name).is_some());
         let names = found.as_object().into_iter().flat_map(serde_json::Map::keys);
-        let mut names: Vec<_> = names.filter(is_ours).cloned().collect();
-        names.sort();
-        Ok(names)
+        let is_ours = |name: &str| schemas.iter().any(|schema| period(schema.source, name).is_some());
+        let known = names.map(|index| (canonical(index).to_owned(), index.clone()));
+        Ok(known.filter(|(name, _)| is_ours(name)).collect())
+    }
+
+    /// By what a source's position is known.
+    pub(super) fn marked(&self, source: SourceId) -> String {
+        format!("{}{source}", self.prefix)
+    }
+
+    /// Removes an index, if it is there.
+    pub(super) async fn delete(&self, index: &str) -> Result<()> {
+        let answer = self.client.send(Method::DELETE, index, Body::None).await?;
+        if answer.status.as_u16() == 404 {
+            return Ok(());
+        }
+        answer.json(&format!("remove the index `{index}`")).map(drop)
     }
 
     /// Makes an index, if it is not there.

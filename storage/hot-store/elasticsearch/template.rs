@@ -51,6 +51,19 @@ pub(super) fn index_body(schema: &RowSchema) -> Value {
     })
 }
 
+/// What an index of a draft needs: it has no template, and nobody is to see it.
+pub(super) fn draft_body(schema: &RowSchema, settings: &ElasticsearchSettings) -> Value {
+    json!({
+        "settings": {
+            "number_of_shards": settings.shards,
+            "number_of_replicas": settings.replicas,
+            "query": {"default_field": default_fields(schema)},
+            "hidden": true,
+        },
+        "mappings": {"dynamic": false, "properties": properties(schema)},
+    })
+}
+
 /// What a template is made for.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted<'a> {
