@@ -15,7 +15,7 @@ use crate::{Day, Error, Positions, Result, SourceId, TableStream, Timestamp};
 /// | rows came since the last run | their part is computed and merged |
 /// | rows came for days that the last run made | as any other: what counts is the offset, not the time |
 /// | a run ends while an answer is computed | the stored result and the rows past it, as they were when it began |
-/// | rows were mended (`verify --repair`) below the watermark | the old rows, until the next run, which makes their days anew |
+/// | rows were mended (`verify --repair`), or made anew (`reprocess`, which runs the views then) below the watermark | the old rows, until the next run, which makes their days anew |
 #[async_trait]
 pub trait Views: Send + Sync {
     /// All views, by name; with those that are refused.

@@ -23,8 +23,8 @@ mod difference;
 use std::sync::Arc;
 
 use contract::{
-    ColdDrafts, Draft, DraftOf, Error, HotDrafts, HotStore, OffsetRange, Positions, Result, RowsBuilder, Span,
-    Timestamp, bronze_schema, limits,
+    ColdDrafts, Draft, DraftOf, Error, HotDrafts, OffsetRange, Positions, Result, RowsBuilder, Span, Timestamp,
+    bronze_schema, limits,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -168,12 +168,14 @@ impl Reprocess {
         }
         until_done(&self.what(), troubles, stop, || draft.store.commit(source)).await?;
         tell(bronze.at());
-        self.fill(draft, stop).await?;
         Ok(!stop.is_cancelled())
     }
 
-    /// Fills the draft of the hot store from that of silver.
-    async fn fill(&self, draft: &Draft, stop: &CancellationToken) -> Result<Arc<dyn HotStore>> {
+    /// Fills the draft of the hot store from that of silver. False as above.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn fill(&self, draft: &Draft, stop: &CancellationToken) -> Result<bool> {
         let source = self.recipe.schema.source;
         let hot = self.hot.draft(source).await?;
         let (from, to) = (hot.committed(source).await?, draft.store.committed(source).await?);
@@ -182,7 +184,7 @@ impl Reprocess {
         let engines = Engines { hot: hot.clone(), cold: draft.store.clone(), ..self.engines.clone() };
         let (filled, _) = watch::channel(Positions::default());
         fill_hot(&engines, self.recipe, &missing, &filled, stop).await?;
-        Ok(hot)
+        Ok(!stop.is_cancelled())
     }
 
     /// What the draft changes, up to where it stands.
@@ -193,7 +195,7 @@ impl Reprocess {
         difference::between(self, draft, examples_max).await
     }
 
-    /// Puts the draft in the place of silver and of the hot store's rows. The source's pipeline pauses, and the draft stands
+    /// Puts the draft in the place of silver and of the hot store's rows. The source's pipeline pauses, and both drafts stand
     /// where silver does.
     ///
     /// # Errors

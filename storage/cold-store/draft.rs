@@ -6,7 +6,8 @@
 //! | `previous/SOURCE/…` | the same: what was there before the last exchange |
 //!
 //! Their data files lie among those of the tables whose place the draft is to take (the vacuum knows them), so that an
-//! exchange moves no file. A draft is a store like any other, so it knows its own offsets and goes on after a crash.
+//! exchange moves no file. A draft is a store like any other, so it knows its own offsets and goes on after a crash. An engine
+//! of others that vacuums the table does not know them: Delta's own waits a week for files that no commit names.
 
 use std::sync::Arc;
 

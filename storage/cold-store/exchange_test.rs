@@ -36,7 +36,7 @@ impl Processor for Later {
     }
 }
 
-fn later(from: i64, to: i64) -> Rows {
+pub(crate) fn later(from: i64, to: i64) -> Rows {
     let mut builder = RowsBuilder::new(&SCHEMA);
     for offset in from..to {
         assert_eq!(builder.record(&record(0, offset), &Later).is_err(), offset % 10 == 8);
@@ -62,7 +62,7 @@ async fn write(store: &dyn ColdStore, rows: &Rows) -> Positions {
     store.commit(SOURCE).await.unwrap()
 }
 
-fn anew(since: Option<Timestamp>) -> DraftOf {
+pub(crate) fn anew(since: Option<Timestamp>) -> DraftOf {
     DraftOf { since, made_by: "test".to_owned() }
 }
 

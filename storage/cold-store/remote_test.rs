@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use contract::conformance::cold_store::{CASES, Place as Ground, SCHEMA, SOURCE, number, rows};
-use contract::{ColdStore, Remedy, Result, Store, SystemClock};
+use contract::{ColdDrafts, ColdStore, Remedy, Result, Store, SystemClock};
 use deltalake::Path;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use url::Url;
 
 use crate::access::Access;
+use crate::exchange_test::{anew, later};
 use crate::place::Place;
 use crate::{DeltaStore, Settings};
 
@@ -269,4 +270,30 @@ async fn a_file_larger_than_one_part_is_put_in_parts_and_read_back() {
     put.await.unwrap().unwrap();
     let found = prefix.store.get_opts(&place.location("silver/github/large.parquet"), GetOptions::default()).await;
     assert!(found.unwrap().bytes().await.unwrap() == content);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_and_answers_that_get_lost_in_an_exchange_leave_one_of_both_and_never_a_part() {
+    for one_in in [4, 6, 9] {
+        let prefix = Prefix::new();
+        let store = prefix.open_with(true, settings()).await.unwrap();
+        store.write(&rows(0, 0, 60)).await.unwrap();
+        store.commit(SOURCE).await.unwrap();
+        prefix.store.one_in.store(one_in, Ordering::Relaxed);
+        let draft = persist(async || store.begin_draft(SOURCE, &anew(None)).await).await;
+        persist(async || draft.store.write(&later(0, 60)).await).await;
+        persist(async || draft.store.commit(SOURCE).await).await;
+        persist(async || store.exchange(SOURCE).await).await;
+        persist(async || store.end_draft(SOURCE).await).await;
+        let back = persist(async || store.begin_draft_of_previous(SOURCE, "test").await).await;
+        persist(async || store.exchange(SOURCE).await).await;
+        persist(async || store.end_draft(SOURCE).await).await;
+        prefix.store.one_in.store(0, Ordering::Relaxed);
+        drop(back);
+        let count =
+            async |filter: &str| number(&store, &format!("SELECT count(*) FROM silver.github WHERE {filter}")).await;
+        assert_eq!([count("type = 'LaterEvent'").await, count("true").await], [0, 54], "one in {one_in} is lost");
+        assert_eq!(store.previous(SOURCE).await.unwrap().map(|previous| previous.since), Some(None));
+        assert_eq!(store.committed(SOURCE).await.unwrap().of(0), 60);
+    }
 }

@@ -64,7 +64,7 @@ impl Run<'_> {
             self.reprocess.discard().await?;
             return Ok(answer("compared", Some(&difference)));
         }
-        if !self.exchange(&draft).await? {
+        if !self.reprocess.fill(&draft, &self.control.stop).await? || !self.exchange(&draft).await? {
             return Ok(answer("interrupted", Some(&difference)));
         }
         let mut answer = answer("exchanged", Some(&difference));
@@ -111,7 +111,7 @@ impl Run<'_> {
             Some(pipeline) => Some(pipeline.pause().await?),
             None => None,
         };
-        if !self.catch_up(draft).await? {
+        if !self.catch_up(draft).await? || !self.reprocess.fill(draft, &self.control.stop).await? {
             return Ok(false);
         }
         self.reprocess.exchange(draft).await?;

@@ -163,6 +163,7 @@ impl Model {
                 self.indices.insert((*index).to_owned());
                 ok(json!({"acknowledged": true}))
             }
+            ("PUT", [_, "_mapping"]) => ok(json!({"acknowledged": true})),
             ("GET", [patterns, "_alias"]) => {
                 let prefixes: Vec<_> = patterns.split(',').map(|pattern| pattern.trim_end_matches("*.*")).collect();
                 let found = self.indices.iter().filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)));

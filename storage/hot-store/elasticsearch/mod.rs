@@ -61,6 +61,9 @@ const CHECKPOINT_INDEX: &str = "databroker-checkpoint";
 /// Rows that were refused for good.
 const REFUSED_INDEX: &str = "databroker-refused";
 
+/// Names of indices in one address, whose length is limited.
+const NAMES_MAX: usize = 50;
+
 /// What the names of indices begin with that were made anew, before a number.
 const DRAFT_PREFIX: &str = "databroker-";
 

@@ -7,12 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use contract::conformance::hot_drafts;
 use contract::conformance::hot_store::{
-    CASES, NOW, RETENTION_DAYS, SCHEMA, SOURCE, Subject, expected, positions, rows, stored,
+    CASES, NOW, RETENTION_DAYS, SCHEMA, SOURCE, Subject, expected, positions, rows, rows_at, stored,
 };
 use contract::conformance::real_server::RealServer;
 use contract::conformance::rounds;
-use contract::{HotDrafts, HotStore};
+use contract::{Column, HotDrafts, HotStore, Kind, Period, RowSchema, Search, Store};
 use reqwest::Method;
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::client::{Body, Client};
@@ -90,6 +91,36 @@ async fn real_servers_drafts_pass_the_conformance_suite_on_elasticsearch() {
         let stored = stored(&*Elasticsearch::store(&settings).await).await.len();
         assert_eq!(counted["count"], stored, "{index}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_servers_indices_get_new_columns_in_place_and_one_of_another_type_is_named() {
+    static OLDER: RowSchema = RowSchema { source: SOURCE, period: Period::Day, columns: SCHEMA.columns.split_at(5).0 };
+    static OTHER: RowSchema = RowSchema {
+        source: SOURCE,
+        period: Period::Day,
+        columns: &[Column { name: "kind", kind: Kind::Integer, search: Search::Exact, doc: "Was a text." }],
+    };
+    let server = Elasticsearch::start();
+    let open = async |schema: &'static RowSchema| {
+        let clock = Arc::new(|| NOW);
+        ElasticsearchStore::open(&server.settings, &[schema], RETENTION_DAYS, clock).await.unwrap()
+    };
+    let store = open(&OLDER).await;
+    store.write(&rows_at(&[(0, 0..4)], |_| NOW)).await.unwrap();
+    store.commit(SOURCE).await.unwrap();
+    drop(store);
+    let store = open(&SCHEMA).await;
+    assert_eq!(store.notes(), [""; 0]);
+    store.write(&rows_at(&[(0, 4..8)], |_| NOW)).await.unwrap();
+    store.commit(SOURCE).await.unwrap();
+    let found = store.count("made", &json!({"query": {"exists": {"field": "created_at"}}})).await.unwrap();
+    assert_eq!(found["count"], 4, "of the rows since, in the same index");
+    assert_eq!(stored(&store).await.len(), 8);
+    drop(store);
+    let store = open(&OTHER).await;
+    let named = store.notes().iter().any(|note| note.contains("`databroker reprocess made`"));
+    assert!(named, "{:?}", store.notes());
 }
 
 /// One process expires days again and again while the other one writes them, also those that just went.

@@ -5,17 +5,14 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::answer::{away, search_error};
-use super::canonical;
 use super::client::Body;
 use super::items::row_id;
 use super::store::Inner;
+use super::{NAMES_MAX, canonical};
 use crate::names::{period, resolve};
 
 /// A pattern that no index has: a search in nothing is answered by the server too.
 const NOTHING: &str = "databroker-nothing-*";
-
-/// Names of indices in one address, whose length is limited.
-const NAMES_MAX: usize = 50;
 
 type Answered<T = Value> = Result<T, SearchError>;
 

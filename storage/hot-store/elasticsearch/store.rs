@@ -174,6 +174,8 @@ impl ElasticsearchStore {
                 }
                 _ => template::install(&inner.client, source.schema, wanted).await?,
             }
+            let indices = inner.names_of(&[source.schema]).await?;
+            notes.extend(template::grow(&inner.client, source.schema, &indices).await?);
         }
         let keyword = json!({"type": "keyword"});
         let checkpoint = json!({"dynamic": false, "properties":

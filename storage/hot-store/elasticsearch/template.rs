@@ -8,9 +8,9 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::ElasticsearchSettings;
 use super::client::{Body, Client};
 use super::lifecycle::POLICY;
+use super::{ElasticsearchSettings, NAMES_MAX};
 use crate::query::type_name;
 
 /// Above Elasticsearch's own templates (100) and what users write by habit (200): an index of ours with another mapping
@@ -92,6 +92,23 @@ pub(super) fn template(schema: &RowSchema, Wanted { settings, has_policies }: Wa
     });
     template["_meta"] = json!({"managed_by": "databroker", "fingerprint": fingerprint(&flat(&template))});
     template
+}
+
+/// Adds the columns that indices lack to their mappings: rows that come from now on are found by them. Answers what stays as it
+/// is, since it was made in another way.
+pub(super) async fn grow(client: &Client, schema: &RowSchema, indices: &[String]) -> Result<Option<String>> {
+    for some in indices.chunks(NAMES_MAX) {
+        let body = Body::Json(json!({"properties": properties(schema)}));
+        let answer = client.send(Method::PUT, &format!("{}/_mapping", some.join(",")), body).await?;
+        if answer.status.as_u16() == 400 {
+            let (source, reason) = (schema.source, answer.reason());
+            return Ok(Some(format!(
+                "indices of `{source}` have columns of another type ({reason}); `databroker reprocess {source}` makes them anew"
+            )));
+        }
+        answer.json(&format!("add columns to the indices of `{}`", schema.source))?;
+    }
+    Ok(None)
 }
 
 /// How the template on the server stands to ours.
