@@ -1,6 +1,7 @@
 """What the examples share: where the broker answers, its SQL, its HTTP port, and how to end when it is not there."""
 
 import argparse
+import http.client
 import json
 import os
 import sys
@@ -64,8 +65,11 @@ def request(address, token, path, body=None):
         with OPENER.open(urllib.request.Request(address + path, data, headers)) as answer:
             return [json.loads(line) for line in answer]
     except urllib.error.HTTPError as error:
-        end(WRONG_USE, f"failed to ask `{address}{path}`: {error}: {error.read().decode(errors='replace')}")
-    except OSError as error:
+        # 429 and 503: it has too much to do, or is not ready yet.
+        code = AWAY if error.code in (429, 503) else WRONG_USE
+        end(code, f"failed to ask `{address}{path}`: {error}: {error.read().decode(errors='replace')}")
+    except (OSError, http.client.HTTPException) as error:
+        # The second kind is an answer that was cut.
         end(AWAY, f"failed to ask `{address}{path}`: {error}\nIs `databroker up` running, and --http its address?")
 
 

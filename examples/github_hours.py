@@ -96,7 +96,7 @@ def with_forecasts(series):
 
 
 def summary(series, methods):
-    """Of each type its counts, each method's mean error in the hours tested, and what the best one says of the next hour."""
+    """Of each type its counts, the mean error of each method, and what the best one says of the next hour."""
     warm_up = timedelta(hours=DAY_HOURS if "day before" in methods else WARM_UP_HOURS)
     is_to_come = polars.col("events").is_null()
     forecasts = series.unpivot(

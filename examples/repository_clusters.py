@@ -47,12 +47,9 @@ def put_view(folder, text):
 def run_view(arguments):
     """Has the broker bring `gold.repository_features` up to date."""
     lines = databroker.request(arguments.http, arguments.token, "/api/commands/views-run", {"names": [VIEW.stem]})
-    if "result" not in lines[-1]:
-        databroker.end(
-            databroker.WRONG_USE,
-            f"failed to run the view `{VIEW.stem}`: {lines[-1]['error']['message']}\n"
-            + OTHER_FOLDER.format(arguments.views),
-        )
+    if "error" in lines[-1]:
+        error = lines[-1]["error"]
+        databroker.end(error["exit_code"], f"{error['message']}\n{OTHER_FOLDER.format(arguments.views)}")
     [run] = lines[-1]["result"]["views"]
     print(f"gold.{VIEW.stem}: " + ("nothing changed" if run["mode"] == "nothing" else f"{run['rows']:,} rows stored"))
 
@@ -63,9 +60,8 @@ def read_view(arguments, has_model):
     if not answer["rows"]:
         databroker.end(databroker.NOT_ENOUGH, "There are no repositories yet: try `databroker up --sample`.")
     if all((row["cluster_number"] is not None) != has_model for row in answer["rows"]):
-        databroker.end(
-            databroker.WRONG_USE, "The broker reads another file of this name.\n" + OTHER_FOLDER.format(arguments.views)
-        )
+        folder = OTHER_FOLDER.format(arguments.views)
+        databroker.end(databroker.WRONG_USE, f"The broker reads another file of this name.\n{folder}")
     return polars.DataFrame(answer["rows"], infer_schema_length=None)
 
 

@@ -37,14 +37,14 @@ features AS (
     SELECT repository,
            days,
            events,
-           CAST(pushes AS DOUBLE) / events AS push_share,
-           CAST(talks AS DOUBLE) / events AS talk_share,
-           CAST(pull_requests AS DOUBLE) / events AS pull_share,
-           CAST(interest AS DOUBLE) / events AS interest_share,
-           CAST(refs AS DOUBLE) / events AS ref_share,
-           CAST(bot_events AS DOUBLE) / events AS bot_share,
+           round(1000 * CAST(pushes AS DOUBLE) / events) / 1000 AS push_share,
+           round(1000 * CAST(talks AS DOUBLE) / events) / 1000 AS talk_share,
+           round(1000 * CAST(pull_requests AS DOUBLE) / events) / 1000 AS pull_share,
+           round(1000 * CAST(interest AS DOUBLE) / events) / 1000 AS interest_share,
+           round(1000 * CAST(refs AS DOUBLE) / events) / 1000 AS ref_share,
+           round(1000 * CAST(bot_events AS DOUBLE) / events) / 1000 AS bot_share,
            -- 1 where each event is somebody else's.
-           CAST(people AS DOUBLE) / events AS people_share
+           round(1000 * CAST(people AS DOUBLE) / events) / 1000 AS people_share
     FROM totals
 ),
 -- The model: a cluster's number and its centre. `repository_clusters.py` puts lines in this one's place.
