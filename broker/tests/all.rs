@@ -9,6 +9,7 @@ mod elasticsearch;
 #[cfg(test)]
 #[cfg(feature = "real-servers")]
 mod engines;
+mod examples;
 mod export;
 #[cfg(test)]
 #[cfg(feature = "real-servers")]
