@@ -345,8 +345,11 @@ impl Reader {
     }
 }
 
-/// SHA-256 in hexadecimal, and the length.
-pub(crate) fn hash_start(path: &Path, bytes_max: u64) -> io::Result<(String, u64)> {
+/// SHA-256 of a file's first `bytes_max` bytes in hexadecimal, and how many these are.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn hash_start(path: &Path, bytes_max: u64) -> io::Result<(String, u64)> {
     let mut file = File::open(path)?.take(bytes_max);
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; READ_BYTES_MAX];

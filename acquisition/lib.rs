@@ -28,6 +28,7 @@ pub mod replay;
 mod unpack;
 
 pub use contract::Secret;
+pub use file::hash_start;
 
 /// Every source. The list is the overview; a test holds each to the same battery.
 pub static SOURCES: &[Source] = &[arxiv::SOURCE, dns::SOURCE, github::SOURCE, news::SOURCE];

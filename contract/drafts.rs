@@ -38,6 +38,17 @@ pub struct Previous {
     pub kept_until: Timestamp,
 }
 
+/// As long as it lives, no maintenance of the cold store runs.
+#[derive(Clone)]
+pub struct Held(#[expect(dead_code, reason = "held, not used: what it keeps ends with it")] Arc<dyn Send + Sync>);
+
+impl Held {
+    /// Held by what ends with it.
+    pub fn by(guard: impl Send + Sync + 'static) -> Self {
+        Self(Arc::new(guard))
+    }
+}
+
 /// A cold store that can hold drafts. There is one draft of a source at the most.
 ///
 /// | the process dies | what holds |
@@ -75,12 +86,21 @@ pub trait ColdDrafts: ColdStore {
     /// When its tables cannot be read.
     async fn previous(&self, source: SourceId) -> Result<Option<Previous>>;
 
+    /// The columns that silver lacks, or has of another type than this version writes.
+    ///
+    /// # Errors
+    /// For an unknown source.
+    async fn other_columns(&self, source: SourceId) -> Result<Vec<String>>;
+
+    /// Waits until no maintenance runs, and keeps it so.
+    async fn hold(&self) -> Held;
+
     /// Puts the draft in the place of silver, in one commit; then the dead letters. Both must end at the same offsets,
     /// and no row may wait for a commit. What silver was is kept as the previous one. Called again it does what is left.
     ///
     /// # Errors
-    /// `Retry` when silver went on, or another process was faster; as [`crate::Store::write`].
-    async fn exchange(&self, source: SourceId) -> Result<()>;
+    /// `Change` when silver went on meanwhile, `Retry` when another process was faster; as [`crate::Store::write`].
+    async fn exchange(&self, source: SourceId, held: &Held) -> Result<()>;
 
     /// Forgets the draft. Its files go with the next vacuum, unless they are silver's by now.
     ///

@@ -50,7 +50,7 @@ mod webhook;
 pub use assignments::{Assignments, Share};
 pub use clock::{Clock, SystemClock};
 pub use collector::{Acknowledge, Collector, CollectorId, Coverage, CoverageKind, Cursor, Harvest};
-pub use drafts::{ColdDrafts, Draft, DraftOf, HotDrafts, Previous};
+pub use drafts::{ColdDrafts, Draft, DraftOf, Held, HotDrafts, Previous};
 pub use error::{Error, QueryFault, Remedy, Result, with_causes};
 pub use log::{Appended, Batch, Extent, Log, LogRecord, Lost, PartitionExtent, Topic};
 pub use metric::Metric;

@@ -47,8 +47,8 @@ pub struct Flush {
 pub struct Pause {
     /// Answered when it stands still.
     pub paused: oneshot::Sender<()>,
-    /// Lets it go on, also where it is dropped.
-    pub resumed: oneshot::Receiver<()>,
+    /// Lets it go on, or end with an error; also where it is dropped, since nobody knows then what was done meanwhile.
+    pub resumed: oneshot::Receiver<Result<()>>,
 }
 
 /// What a pipeline is asked for.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use contract::{
-    Batch, OffsetRange, Partition, Positions, Reject, Result, Rows, RowsBuilder, Share, SourceId, Span, Topic, limits,
-    metric,
+    Batch, Error, OffsetRange, Partition, Positions, Reject, Result, Rows, RowsBuilder, Share, SourceId, Span, Topic,
+    limits, metric,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -87,7 +87,7 @@ impl Reader {
         let mut asked: Vec<Flush> = Vec::new();
         while !self.stop.is_cancelled() {
             if let Ok(pause) = from.pauses.try_recv()
-                && !self.pause(pause, loops).await
+                && !self.pause(pause, loops).await?
             {
                 return Ok(());
             }
@@ -139,19 +139,24 @@ impl Reader {
     }
 
     /// Has both stores commit what was read, and reads nothing until it is told to. False as above.
-    async fn pause(&mut self, Pause { paused, resumed }: Pause, loops: &Loops) -> bool {
+    async fn pause(&mut self, Pause { paused, resumed }: Pause, loops: &Loops) -> Result<bool> {
         if !loops.flush().await {
-            return false;
+            return Ok(false);
         }
-        // Whoever asked may have gone meanwhile; then there is nothing to wait for, as `resumed` says too.
-        paused.send(()).unwrap_or_default();
+        if paused.send(()).is_err() {
+            // Nobody waits for it any more.
+            return Ok(true);
+        }
+        let source = self.pipeline.recipe.schema.source;
         tokio::select! {
             () = self.stop.cancelled() => {}
-            _ = resumed => {}
+            told = resumed => told.unwrap_or_else(|_| {
+                Err(Error::stop(format!("go on with `{source}`: who had it stand still ended without a word")))
+            })?,
         }
         // Silver may be another one now: what stands where is read from it anew.
         self.known = KnownIds::new(self.pipeline.recipe.schema, limits::KNOWN_IDS_BYTES_MAX);
-        true
+        Ok(true)
     }
 
     /// A topic's partitions may grow while it is read. What cannot be asked now is asked the next time.

@@ -18,8 +18,8 @@ use tracing::info;
 use crate::retry::until_done;
 use crate::{Engines, Recipe};
 
-/// Offsets that are copied first; the step then follows from the size of the rows.
-const OFFSETS_FIRST: Offset = 20_000;
+/// Offsets of a first step; further steps follow from the size of the rows.
+pub(crate) const OFFSETS_FIRST: Offset = 20_000;
 /// Bytes of rows that are copied, and committed, at once. Rows are written whole steps at a time, so a step that
 /// exceeds it is halved.
 const STEP_BYTES_MAX: usize = 64 << 20;
@@ -70,7 +70,7 @@ pub(crate) async fn fill_hot(
         let mut step = OFFSETS_FIRST;
         while from < to && !stop.is_cancelled() {
             let part = OffsetRange { partition, from, to: to.min(from.saturating_add(step)) };
-            let Some((silver, bytes)) = read_step(engines, recipe, part, STEP_BYTES_MAX).await? else {
+            let Some((silver, bytes)) = read_step(engines, recipe, part).await? else {
                 step = (step / 2).max(1);
                 continue;
             };
@@ -88,30 +88,36 @@ pub(crate) async fn fill_hot(
     Ok(())
 }
 
-/// The rows of some offsets that the hot store keeps at present, and their bytes; none if they are more than
-/// `bytes_max`, unless they are of one offset.
-async fn read_step(
-    engines: &Engines,
-    recipe: Recipe,
-    range: OffsetRange,
-    bytes_max: usize,
-) -> Result<Option<(RecordBatch, usize)>> {
+/// The rows of some offsets that the hot store keeps at present, and their bytes; none if they are more than a step may
+/// have, unless they are of one offset.
+async fn read_step(engines: &Engines, recipe: Recipe, range: OffsetRange) -> Result<Option<(RecordBatch, usize)>> {
     let OffsetRange { partition, from, to } = range;
     let first_day = engines.hot.first_day(engines.clock.now());
     let kept = first_day.map_or(String::new(), |day| format!(" AND event_time >= TIMESTAMP '{day}T00:00:00Z'"));
     let filter = format!("_partition = {partition} AND _offset >= {from} AND _offset < {to}{kept}");
     let schema = recipe.schema.arrow();
-    let mut batches = silver(engines, recipe, &filter).await?.batches;
+    let rows = silver(engines, recipe, &filter).await?;
+    let Some((read, bytes)) = read_within(rows, &schema, STEP_BYTES_MAX, to - from > 1).await? else { return Ok(None) };
+    Ok(Some((join(&schema, &read)?, bytes)))
+}
+
+/// Batches in types of their own, and their bytes; none if they are more than `bytes_max` where there may be fewer.
+pub(crate) async fn read_within(
+    mut rows: TableStream,
+    schema: &SchemaRef,
+    bytes_max: usize,
+    may_be_fewer: bool,
+) -> Result<Option<(Vec<RecordBatch>, usize)>> {
     let (mut read, mut bytes) = (Vec::new(), 0);
-    while let Some(batch) = batches.next().await {
-        let batch = as_schema(&batch?, &schema)?;
+    while let Some(batch) = rows.batches.next().await {
+        let batch = as_schema(&batch?, schema)?;
         bytes += batch.get_array_memory_size();
-        if bytes > bytes_max && to - from > 1 {
+        if bytes > bytes_max && may_be_fewer {
             return Ok(None);
         }
         read.push(batch);
     }
-    Ok(Some((join(&schema, &read)?, bytes)))
+    Ok(Some((read, bytes)))
 }
 
 /// Rows of `silver.SOURCE`, in no order.

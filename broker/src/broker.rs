@@ -20,6 +20,9 @@ use crate::settings::Settings;
 /// How long the end waits for a compaction: what it has not committed is done again, and loses nothing.
 const JANITOR_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
 
+/// Held while an exchange is finished.
+const REPROCESS_LOCK: &str = "reprocess.lock";
+
 /// How often it is measured how far behind the stores are.
 const LAG_INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -262,10 +265,21 @@ impl Broker {
         }
     }
 
-    async fn start_pipeline(&self, source: &'static Source, stop: &CancellationToken) -> Result<PipelineHandle> {
+    /// Does the rest of an exchange that a crash cut short. Several processes that start at once do it one after another.
+    async fn finish_reprocess(&self, source: &'static Source) -> Result<()> {
+        let failed = |cause| Error::stop(format!("lock `{REPROCESS_LOCK}` of the data directory")).because(cause);
+        let path = self.data.join(REPROCESS_LOCK);
+        let lock = move || std::fs::File::create(path).and_then(|file| file.lock().map(|()| file));
+        let locked = tokio::task::spawn_blocking(lock).await;
+        let _turn = locked.map_err(|panic| Error::stop("wait for a lock").because(panic))?.map_err(failed)?;
         if self.reprocess(source).finish().await? {
             info!(source = source.id.0, "`silver.{}` was made anew, and the hot store follows it now", source.id);
         }
+        Ok(())
+    }
+
+    async fn start_pipeline(&self, source: &'static Source, stop: &CancellationToken) -> Result<PipelineHandle> {
+        self.finish_reprocess(source).await?;
         let cold = CommitPolicy {
             interval: std::time::Duration::from_millis(self.settings.cold.commit_interval_ms),
             backlog_interval: std::time::Duration::from_millis(self.settings.cold.commit_interval_ms),

@@ -2,21 +2,20 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::{DynComparator, make_comparator};
-use arrow::compute::{SortOptions, concat_batches, lexsort_to_indices, take_record_batch};
-use arrow::datatypes::SchemaRef;
+use arrow::compute::{SortOptions, lexsort_to_indices, take_record_batch};
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::array_value_to_string;
 use contract::{COMMON, ColdStore, Draft, Error, Offset, Partition, Positions, Result};
 use futures::StreamExt;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::Reprocess;
-use crate::rebuild::{as_schema, places};
-
-/// Offsets of each partition that are compared first; the step then follows from the size of the rows.
-const OFFSETS_FIRST: Offset = 20_000;
+use crate::rebuild::{OFFSETS_FIRST, join, places, read_within};
 
 /// Bytes of the rows of one side that are compared at once. A step that exceeds it is halved.
 const STEP_BYTES_MAX: usize = 32 << 20;
@@ -43,8 +42,13 @@ pub struct Difference {
     pub changed: u64,
     /// In how many rows a column differs.
     pub columns: BTreeMap<String, u64>,
+    /// Columns that silver lacks, or has of another type: they are new in every row, and not compared.
+    pub new_columns: Vec<String>,
     /// The first of each.
     pub examples: Vec<Change>,
+    /// How many of each kind are shown.
+    #[serde(skip)]
+    shown: BTreeMap<&'static str, usize>,
 }
 
 /// One row that differs.
@@ -68,12 +72,21 @@ struct Side {
     places: Vec<(Partition, Offset)>,
 }
 
-pub(super) async fn between(reprocess: &Reprocess, draft: &Draft, examples_max: usize) -> Result<Difference> {
+/// None when `stop` was said meanwhile.
+pub(super) async fn between(
+    reprocess: &Reprocess,
+    draft: &Draft,
+    examples_max: usize,
+    stop: &CancellationToken,
+) -> Result<Option<Difference>> {
     let source = reprocess.recipe.schema.source;
-    let schema = reprocess.recipe.schema.arrow();
+    let new_columns = reprocess.cold.other_columns(source).await?;
+    let all = reprocess.recipe.schema.arrow();
+    let compared = all.fields().iter().filter(|field| !new_columns.contains(field.name()));
+    let schema: SchemaRef = Arc::new(Schema::new(compared.cloned().collect::<Vec<_>>()));
     let marks = draft.store.committed(source).await?;
     let since = draft.of.since.map_or(String::new(), |since| format!(" AND event_time >= TIMESTAMP '{since}'"));
-    let mut found = Difference::default();
+    let mut found = Difference { new_columns, ..Difference::default() };
     let letters = format!("SELECT _offset FROM ops.dead_letters WHERE source = '{source}'{since}");
     // What was rejected after the draft's end counts for neither.
     found.dead_letters_before = count(&*reprocess.engines.cold, &below(&letters, &marks)).await?;
@@ -81,6 +94,9 @@ pub(super) async fn between(reprocess: &Reprocess, draft: &Draft, examples_max: 
     let end = marks.0.values().copied().max().unwrap_or(0);
     let (mut from, mut step) = (0, OFFSETS_FIRST);
     while from < end {
+        if stop.is_cancelled() {
+            return Ok(None);
+        }
         let to = from.saturating_add(step).min(end);
         let names: Vec<_> = schema.fields().iter().map(|field| format!("\"{}\"", field.name())).collect();
         let query = format!(
@@ -100,7 +116,7 @@ pub(super) async fn between(reprocess: &Reprocess, draft: &Draft, examples_max: 
             step = step.saturating_mul(2);
         }
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// The query for what lies below some marks.
@@ -121,25 +137,16 @@ async fn count(cold: &dyn ColdStore, query: &str) -> Result<u64> {
 
 /// None if there are too many bytes, unless the step cannot be smaller.
 async fn read(cold: &dyn ColdStore, query: &str, schema: &SchemaRef, offsets: Offset) -> Result<Option<Side>> {
-    let mut batches = cold.scan(query).await?.batches;
-    let (mut read, mut bytes) = (Vec::new(), 0);
-    while let Some(batch) = batches.next().await {
-        let batch = as_schema(&batch?, schema)?;
-        bytes += batch.get_array_memory_size();
-        if bytes > STEP_BYTES_MAX && offsets > 1 {
-            return Ok(None);
-        }
-        read.push(batch);
-    }
-    Side::new(schema, &read).map(Some).map_err(|cause| Error::stop("sort rows by their offsets").because(cause))
+    let rows = cold.scan(query).await?;
+    let Some((read, _)) = read_within(rows, schema, STEP_BYTES_MAX, offsets > 1).await? else { return Ok(None) };
+    Side::new(&join(schema, &read)?).map(Some).map_err(|cause| Error::stop("sort rows by their offsets").because(cause))
 }
 
 impl Side {
-    fn new(schema: &SchemaRef, read: &[RecordBatch]) -> Result<Self, arrow::error::ArrowError> {
-        let rows = concat_batches(schema, read)?;
+    fn new(rows: &RecordBatch) -> Result<Self, arrow::error::ArrowError> {
         let column = |place: usize| arrow::compute::SortColumn { values: rows.column(place).clone(), options: None };
         let order = lexsort_to_indices(&[column(0), column(1)], None)?;
-        let rows = take_record_batch(&rows, &order)?;
+        let rows = take_record_batch(rows, &order)?;
         let places = places(&rows).collect();
         Ok(Self { rows, places })
     }
@@ -212,7 +219,9 @@ impl Difference {
         examples_max: usize,
         columns: impl FnOnce() -> BTreeMap<String, [String; 2]>,
     ) {
-        if self.examples.iter().filter(|example| example.kind == kind).count() < examples_max {
+        let shown = self.shown.entry(kind).or_default();
+        if *shown < examples_max {
+            *shown += 1;
             let (partition, offset) = side.places[row];
             self.examples.push(Change { kind, partition, offset, id: side.value(2, row), columns: columns() });
         }

@@ -22,9 +22,10 @@ mod difference;
 
 use std::sync::Arc;
 
+use arrow::record_batch::RecordBatch;
 use contract::{
-    ColdDrafts, Draft, DraftOf, Error, HotDrafts, OffsetRange, Positions, Result, RowsBuilder, Span, Timestamp,
-    bronze_schema, limits,
+    ColdDrafts, Draft, DraftOf, Error, Held, HotDrafts, LogRecord, OffsetRange, Positions, Remedy, Result, Rows,
+    RowsBuilder, Span, Timestamp, bronze_schema, limits,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +34,7 @@ pub use difference::{Change, Difference};
 
 use crate::known_ids::KnownIds;
 use crate::rebuild::fill_hot;
-use crate::retry::until_done;
+use crate::retry::{Retry, until_done};
 use crate::{Engines, Recipe};
 use bronze::Bronze;
 
@@ -77,8 +78,8 @@ impl Reprocess {
         format!("{} draft", self.recipe.schema.source)
     }
 
-    /// Does the rest of an exchange that a crash cut short; before the source's pipeline begins. Answers whether there was
-    /// one.
+    /// Does the rest of an exchange that a crash cut short. Only before the source's pipeline begins: what it would write
+    /// meanwhile is not in the draft. Answers whether there was one.
     ///
     /// # Errors
     /// When a store cannot be read or written.
@@ -86,47 +87,52 @@ impl Reprocess {
         let source = self.recipe.schema.source;
         match self.cold.draft(source).await? {
             Some(draft) if draft.is_exchanged => {
-                self.follow(&draft).await?;
+                self.follow(&draft, &self.cold.hold().await).await?;
                 Ok(true)
             }
             _ => Ok(false),
         }
     }
 
-    /// The draft of what is wanted: the one that was begun, or a new one.
+    /// The draft of what is wanted that was begun before.
+    ///
+    /// # Errors
+    /// `Change` when what is wanted cannot be; else as above.
+    pub async fn begun(&self, wanted: &Wanted) -> Result<Option<Draft>> {
+        let source = self.recipe.schema.source;
+        let columns_change = self.cold.is_of_other_columns(source);
+        match wanted {
+            Wanted::Anew(of) if of.since.is_some() && columns_change => Err(Error::change(format!(
+                "make `silver.{source}` anew: its columns change, so all rows have to; leave out `--since`"
+            ))),
+            Wanted::Anew(of) => Ok(self.cold.draft(source).await?.filter(|draft| draft.of == *of)),
+            Wanted::Previous { made_by } => {
+                Ok(self.cold.draft(source).await?.filter(|draft| draft.of.made_by == of_previous(made_by)))
+            }
+        }
+    }
+
+    /// Begins a draft of what is wanted, in the stead of any that was begun.
     ///
     /// # Errors
     /// `Change` when it cannot be; else as above.
     pub async fn begin(&self, wanted: &Wanted) -> Result<Draft> {
         let source = self.recipe.schema.source;
-        let doing = || format!("make `silver.{source}` anew");
-        let Wanted::Anew(of) = wanted else { return self.begin_previous(wanted).await };
-        if of.since.is_some() && self.cold.is_of_other_columns(source) {
-            return Err(Error::change(format!(
-                "{}: its columns change, so all rows have to; leave out `--since`",
-                doing()
-            )));
-        }
-        if let Some(draft) = self.cold.draft(source).await?
-            && draft.of == *of
-        {
-            return Ok(draft);
-        }
         self.hot.end_draft(source).await?;
-        self.cold.begin_draft(source, of).await
+        match wanted {
+            Wanted::Anew(of) => self.cold.begin_draft(source, of).await,
+            Wanted::Previous { made_by } => self.cold.begin_draft_of_previous(source, &of_previous(made_by)).await,
+        }
     }
 
-    async fn begin_previous(&self, wanted: &Wanted) -> Result<Draft> {
+    /// Offsets of silver that the draft has not.
+    ///
+    /// # Errors
+    /// When a store cannot be read.
+    pub async fn left(&self, draft: &Draft) -> Result<u64> {
         let source = self.recipe.schema.source;
-        let (Wanted::Previous { made_by } | Wanted::Anew(DraftOf { made_by, .. })) = wanted;
-        let made_by = format!("{made_by}, of what was before");
-        if let Some(draft) = self.cold.draft(source).await?
-            && draft.of.made_by == made_by
-        {
-            return Ok(draft);
-        }
-        self.hot.end_draft(source).await?;
-        self.cold.begin_draft_of_previous(source, &made_by).await
+        let (now, done) = (self.cold.committed(source).await?, draft.store.committed(source).await?);
+        Ok(offsets(&now).saturating_sub(offsets(&done)))
     }
 
     /// Brings the draft to where silver stands now. Ends early, between two commits, when `stop` is said: false then.
@@ -139,36 +145,60 @@ impl Reprocess {
         stop: &CancellationToken,
         progress: &watch::Sender<Progress>,
     ) -> Result<bool> {
-        let (source, troubles) = (self.recipe.schema.source, &self.engines.troubles);
-        let until = self.cold.committed(source).await?;
-        let mut bronze = Bronze::new(source, draft.of.since, draft.store.committed(source).await?, until.clone());
+        match self.try_catch_up(draft, stop, progress).await {
+            Ok(()) => Ok(!stop.is_cancelled()),
+            // What waited for a store was told to end.
+            Err(error) if stop.is_cancelled() && error.remedy() == Remedy::Retry => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn try_catch_up(
+        &self,
+        draft: &Draft,
+        stop: &CancellationToken,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<()> {
+        let (source, what, troubles) = (self.recipe.schema.source, self.what(), &self.engines.troubles);
+        let until = until_done(&what, troubles, stop, || self.cold.committed(source)).await?;
+        let at = until_done(&what, troubles, stop, || draft.store.committed(source)).await?;
+        let mut bronze = Bronze::new(source, draft.of.since, at, until.clone());
         let mut known = KnownIds::new(self.recipe.schema, limits::KNOWN_IDS_BYTES_MAX);
         known.committed(bronze.at());
-        let mut waiting = 0;
+        let (mut waiting, mut retry) = (0, Retry::new(&what, troubles, stop));
         let tell = |at: &Positions| progress.send_replace(Progress { done: offsets(at), all: offsets(&until) });
-        while let Some((records, ranges)) = bronze.next(&self.engines).await? {
-            if stop.is_cancelled() {
-                return Ok(false);
+        while !stop.is_cancelled() {
+            let (records, ranges) = match bronze.next(&self.engines).await {
+                Ok(Some(step)) => step,
+                Ok(None) => break,
+                Err(error) => {
+                    retry.pause(error).await?;
+                    continue;
+                }
+            };
+            while let Err(error) = known.prepare(&*draft.store, &records).await {
+                retry.pause(error).await?;
             }
-            known.prepare(&*draft.store, &records).await?;
-            let rows = tokio::task::block_in_place(|| {
-                let mut builder = RowsBuilder::new(self.recipe.schema);
-                known.add_rows(&mut builder, self.recipe.processor, &records, |_| {});
-                let rows = builder.finish(Span { source, ranges });
-                // Bronze is there already.
-                contract::Rows { bronze: arrow::record_batch::RecordBatch::new_empty(bronze_schema()), ..rows }
-            });
-            until_done(&self.what(), troubles, stop, || draft.store.write(&rows)).await?;
+            let rows = tokio::task::block_in_place(|| self.rows(&mut known, &records, ranges));
+            until_done(&what, troubles, stop, || draft.store.write(&rows)).await?;
             waiting += rows.memory_bytes();
             if waiting >= self.commit_bytes_max {
-                known.committed(&until_done(&self.what(), troubles, stop, || draft.store.commit(source)).await?);
+                known.committed(&until_done(&what, troubles, stop, || draft.store.commit(source)).await?);
                 waiting = 0;
             }
             tell(bronze.at());
         }
-        until_done(&self.what(), troubles, stop, || draft.store.commit(source)).await?;
+        until_done(&what, troubles, stop, || draft.store.commit(source)).await?;
         tell(bronze.at());
-        Ok(!stop.is_cancelled())
+        Ok(())
+    }
+
+    fn rows(&self, known: &mut KnownIds, records: &[LogRecord], ranges: Vec<OffsetRange>) -> Rows {
+        let mut builder = RowsBuilder::new(self.recipe.schema);
+        known.add_rows(&mut builder, self.recipe.processor, records, |_| {});
+        let rows = builder.finish(Span { source: self.recipe.schema.source, ranges });
+        // Bronze is there already.
+        Rows { bronze: RecordBatch::new_empty(bronze_schema()), ..rows }
     }
 
     /// Fills the draft of the hot store from that of silver. False as above.
@@ -183,35 +213,48 @@ impl Reprocess {
         let missing: Vec<_> = missing.filter(|range| range.from < range.to).collect();
         let engines = Engines { hot: hot.clone(), cold: draft.store.clone(), ..self.engines.clone() };
         let (filled, _) = watch::channel(Positions::default());
-        fill_hot(&engines, self.recipe, &missing, &filled, stop).await?;
-        Ok(!stop.is_cancelled())
+        match fill_hot(&engines, self.recipe, &missing, &filled, stop).await {
+            Err(error) if stop.is_cancelled() && error.remedy() == Remedy::Retry => Ok(false),
+            filled => filled.map(|()| !stop.is_cancelled()),
+        }
     }
 
-    /// What the draft changes, up to where it stands.
+    /// What the draft changes, up to where it stands; none when `stop` was said meanwhile.
     ///
     /// # Errors
     /// When a store cannot be read.
-    pub async fn compare(&self, draft: &Draft, examples_max: usize) -> Result<Difference> {
-        difference::between(self, draft, examples_max).await
+    pub async fn compare(
+        &self,
+        draft: &Draft,
+        examples_max: usize,
+        stop: &CancellationToken,
+    ) -> Result<Option<Difference>> {
+        difference::between(self, draft, examples_max, stop).await
     }
 
     /// Puts the draft in the place of silver and of the hot store's rows. The source's pipeline pauses, and both drafts stand
     /// where silver does.
     ///
     /// # Errors
-    /// When a store cannot be read or written. After silver's commit the rest is done by [`Reprocess::finish`].
-    pub async fn exchange(&self, draft: &Draft) -> Result<()> {
-        let source = self.recipe.schema.source;
-        let stop = CancellationToken::new();
-        until_done(&self.what(), &self.engines.troubles, &stop, || self.cold.exchange(source)).await?;
-        self.follow(draft).await
+    /// When a store cannot be read or written. After silver's commit, see [`Reprocess::is_exchanged`], the source's pipeline must
+    /// not go on: the next start does the rest.
+    pub async fn exchange(&self, draft: &Draft, held: &Held, stop: &CancellationToken) -> Result<()> {
+        let (source, what) = (self.recipe.schema.source, self.what());
+        until_done(&what, &self.engines.troubles, stop, || self.cold.exchange(source, held)).await?;
+        self.follow(draft, held).await
+    }
+
+    /// Whether the draft took silver's place, or it cannot be told.
+    pub async fn is_exchanged(&self) -> bool {
+        let draft = self.cold.draft(self.recipe.schema.source).await;
+        draft.map_or(true, |draft| draft.is_some_and(|draft| draft.is_exchanged))
     }
 
     /// What comes after silver's commit.
-    async fn follow(&self, draft: &Draft) -> Result<()> {
+    async fn follow(&self, draft: &Draft, held: &Held) -> Result<()> {
         let (source, stop) = (self.recipe.schema.source, CancellationToken::new());
         let (what, troubles) = (self.what(), &self.engines.troubles);
-        until_done(&what, troubles, &stop, || self.cold.exchange(source)).await?;
+        until_done(&what, troubles, &stop, || self.cold.exchange(source, held)).await?;
         until_done(&what, troubles, &stop, || self.hot.exchange(source, draft.of.since)).await?;
         until_done(&what, troubles, &stop, || self.cold.end_draft(source)).await
     }
@@ -237,6 +280,11 @@ impl Reprocess {
         let index = self.hot.boundary(schema.source, period).await?;
         Ok(schema.period.first_day(index.min(period)).start())
     }
+}
+
+/// A draft of what silver was is not one of what bronze gives.
+fn of_previous(made_by: &str) -> String {
+    format!("{made_by}, of what was before")
 }
 
 fn offsets(at: &Positions) -> u64 {

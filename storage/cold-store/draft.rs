@@ -3,7 +3,7 @@
 //! | folder | holds |
 //! | --- | --- |
 //! | `draft/SOURCE/silver/SOURCE`, `draft/SOURCE/ops/dead_letters` | the logs of two Delta tables: the draft |
-//! | `previous/SOURCE/…` | the same: what was there before the last exchange |
+//! | `previous/NUMBER/SOURCE/…` | the same: what was there before that exchange; one that was not made counts for nothing |
 //!
 //! Their data files lie among those of the tables whose place the draft is to take (the vacuum knows them), so that an
 //! exchange moves no file. A draft is a store like any other, so it knows its own offsets and goes on after a crash. An engine
@@ -12,12 +12,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use contract::{ColdDrafts, Draft, DraftOf, Error, Positions, Previous, Result, SourceId, Timestamp};
+use contract::{ColdDrafts, Draft, DraftOf, Error, Held, Positions, Previous, Result, SourceId, Timestamp};
 use deltalake::kernel::{Action, Add, LogicalFileView, Metadata, MetadataExt, StructType};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::table::state::DeltaTableState;
 use futures::TryStreamExt;
-use object_store::ObjectStoreExt;
+use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
 use crate::DeltaStore;
@@ -33,7 +33,12 @@ use crate::table::{Commit, Outcome, Table};
 pub(crate) const DRAFT: &str = "draft";
 
 /// The folder of what silver was.
-pub(crate) const PREVIOUS: &str = "previous";
+const PREVIOUS: &str = "previous";
+
+/// The folder of what silver was before an exchange.
+pub(crate) fn previous(number: i64) -> String {
+    format!("{PREVIOUS}/{number}")
+}
 
 /// Where the metadata of a draft's silver keeps its [`About`].
 const ABOUT_KEY: &str = "databroker.draft";
@@ -116,7 +121,8 @@ impl Inner {
         let actions = metadata.into_iter().map(Action::Metadata).chain(files.into_iter().map(Action::Add));
         let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
         let new = Commit::new(actions.collect(), operation, std::time::Instant::now(), self.now_ms());
-        match table.commit(Commit { moves, ..new }).await? {
+        // The files are others' too.
+        match table.commit(Commit { moves, owns_files: false, ..new }).await? {
             Outcome::Done => Ok(()),
             Outcome::Overtaken(reason) => {
                 Err(Error::retry(format!("begin a draft of `{}`", table.layout.name)).because(reason))
@@ -136,18 +142,22 @@ impl Inner {
                 Err(error) => return Err(failed(doing(), error)),
             }
         }
-        match place.directory().filter(|directory| directory.is_dir()) {
-            Some(directory) => std::fs::remove_dir_all(directory).map_err(|error| failed(doing(), error)),
-            None => Ok(()),
-        }
+        let Some(directory) = place.directory().filter(|directory| directory.is_dir()) else { return Ok(()) };
+        std::fs::remove_dir_all(directory).map_err(|error| failed(doing(), error))?;
+        // It stays where another source's is in it.
+        directory.parent().map_or(Ok(()), std::fs::remove_dir).unwrap_or_default();
+        Ok(())
     }
 
     /// The data files of a table that drafts and previous ones name.
     pub(crate) async fn named_beside(&self, table: &Table) -> Result<Vec<String>> {
+        let name = table.layout.name.as_str();
+        let is_own = |id: &&SourceId| name == "ops.dead_letters" || name.strip_prefix("silver.") == Some(id.0);
         let mut named = Vec::new();
-        for id in self.sources.keys() {
-            for folder in [DRAFT, PREVIOUS] {
-                let log = table.layout.as_ref().clone().with_log_below(&self.folder_beside(folder, *id));
+        for &id in self.sources.keys().filter(is_own) {
+            let numbers = self.numbers().await?;
+            for folder in numbers.into_iter().map(previous).chain([DRAFT.to_owned()]) {
+                let log = table.layout.as_ref().clone().with_log_below(&self.folder_beside(&folder, id));
                 let log = Layout { may_differ: true, ..log };
                 let beside = Table::open_read_only(log, Vec::new()).await?;
                 named.extend(beside.view().committed.files.iter().map(|file| file.relative.clone()));
@@ -156,25 +166,51 @@ impl Inner {
         Ok(named)
     }
 
-    /// Removes what silver was where it was kept long enough.
+    /// The exchanges of which something is kept, of any source.
+    async fn numbers(&self) -> Result<Vec<i64>> {
+        let place = self.place.join(PREVIOUS);
+        let listed = place.store().list_with_delimiter(Some(place.prefix())).await;
+        let listed = listed.map_err(|error| failed(format!("list `{}`", place.shown("")), error))?;
+        let name = |path: &deltalake::Path| path.filename()?.parse().ok();
+        Ok(listed.common_prefixes.iter().filter_map(name).collect())
+    }
+
+    /// Forgets what a source was before some exchanges.
+    pub(crate) async fn forget_numbers(&self, id: SourceId, is_forgotten: impl Fn(i64) -> bool) -> Result<()> {
+        for number in self.numbers().await?.into_iter().filter(|&number| is_forgotten(number)) {
+            self.discard(&self.folder_beside(&previous(number), id)).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes what silver was where it was kept long enough, and where its exchange was given up.
     pub(crate) async fn forget_previous(&self) -> Result<Vec<String>> {
         let mut lines = Vec::new();
-        for &id in self.sources.keys() {
+        if self.numbers().await?.is_empty() {
+            return Ok(lines);
+        }
+        for (&id, source) in &self.sources {
             let previous = self.previous(id).await?;
             if previous.is_some_and(|previous| previous.kept_until <= self.clock.now()) {
-                self.discard(&self.folder_beside(PREVIOUS, id)).await?;
+                self.forget_numbers(id, |_| true).await?;
                 lines.push(format!("what `silver.{id}` was before it was made anew is kept no longer"));
+            }
+            let made = self.exchanges(&source.silver, id);
+            if self.open_beside(DRAFT, id, false).await?.is_none() {
+                self.forget_numbers(id, |number| number > made).await?;
             }
         }
         Ok(lines)
     }
 
+    /// What silver was before its last exchange, if that is kept.
+    async fn before(&self, id: SourceId) -> Result<Option<Beside>> {
+        let made = self.exchanges(&self.source(id)?.silver, id);
+        self.open_beside(&previous(made), id, false).await
+    }
+
     async fn previous(&self, id: SourceId) -> Result<Option<Previous>> {
-        let found = self.open_beside(PREVIOUS, id, false).await?;
-        let number = self.exchanges(&self.source(id)?.silver, id);
-        // One that was copied and not exchanged, as the process died between, is what stands there now.
-        let left = found.filter(|found| found.about.number <= number);
-        Ok(left.map(|found| Previous {
+        Ok(self.before(id).await?.map(|found| Previous {
             since: found.about.of.since,
             left_at: found.about.at,
             kept_until: found.about.at.plus(self.settings.previous_retention()),
@@ -189,11 +225,8 @@ impl Inner {
 
     async fn begin_draft_of_previous(&self, id: SourceId, made_by: &str) -> Result<Beside> {
         let doing = || format!("go back to what `silver.{id}` was");
-        if self.previous(id).await?.is_none() {
-            return Err(Error::change(format!("{}: nothing is kept of it", doing())));
-        }
-        let found = self.open_beside(PREVIOUS, id, false).await?;
-        let found = found.ok_or_else(|| Error::retry(format!("{}: it has just gone", doing())))?;
+        let found = self.before(id).await?;
+        let found = found.ok_or_else(|| Error::change(format!("{}: nothing is kept of it", doing())))?;
         let tables = found.store.inner.source(id)?;
         if tables.silver.is_of_other_columns() {
             return Err(Error::change(format!(
@@ -292,9 +325,22 @@ impl ColdDrafts for DeltaStore {
         self.inner.previous(source).await
     }
 
-    async fn exchange(&self, source: SourceId) -> Result<()> {
-        let inner = self.inner.clone();
-        finished(tokio::spawn(async move { inner.exchange(source).await })).await
+    async fn other_columns(&self, source: SourceId) -> Result<Vec<String>> {
+        Ok(self.inner.source(source)?.silver.other_columns().await)
+    }
+
+    async fn hold(&self) -> Held {
+        Held::by(self.inner.maintenance.clone().lock_owned().await)
+    }
+
+    async fn exchange(&self, source: SourceId, held: &Held) -> Result<()> {
+        let (inner, held) = (self.inner.clone(), held.clone());
+        let exchanged = tokio::spawn(async move {
+            let exchanged = inner.exchange(source).await;
+            drop(held);
+            exchanged
+        });
+        finished(exchanged).await
     }
 
     async fn end_draft(&self, source: SourceId) -> Result<()> {

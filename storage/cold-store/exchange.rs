@@ -13,7 +13,7 @@ use deltalake::kernel::{Action, Add, MetadataExt};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 
 use crate::committed::CommittedFile;
-use crate::draft::{About, Beside, DRAFT, PREVIOUS, Seed, files_of, state_of};
+use crate::draft::{About, Beside, DRAFT, Seed, files_of, previous, state_of};
 use crate::layout::PartitionValue;
 use crate::marks::Moves;
 use crate::rewrite::{Rewrite, remove_action};
@@ -42,8 +42,7 @@ impl Inner {
     pub(crate) async fn exchange(&self, id: SourceId) -> Result<()> {
         self.check_writable()?;
         let source = self.source(id)?;
-        // Compaction and commits change the same files.
-        let _maintenance = self.maintenance.lock().await;
+        // Commits change the same files, as maintenance does, which the caller holds.
         let _turn = source.turn.lock().await;
         self.refresh().await?;
         let draft = self.open_beside(DRAFT, id, true).await?;
@@ -57,7 +56,7 @@ impl Inner {
         if self.exchanges(&source.dead_letters, id) < number {
             self.put(&source.dead_letters, id, &draft).await?;
         }
-        Ok(())
+        self.forget_numbers(id, |other| other < number).await
     }
 
     /// Both end at the same offsets, and nothing waits.
@@ -65,7 +64,9 @@ impl Inner {
         let (now, ends) = (Written::of(id, source).committed, Written::of(id, draft.store.inner.source(id)?).committed);
         let waits = source.tables().iter().any(|table| table.view().pending.iter().any(|pending| pending.source == id));
         if waits || !now.reaches(&ends) || !ends.reaches(&now) {
-            return Err(Error::retry(format!("exchange `silver.{id}`: it went on while its draft was made")));
+            return Err(Error::change(format!(
+                "exchange `silver.{id}`: it went on while its draft was made; ask again, and it goes on from there"
+            )));
         }
         Ok(())
     }
@@ -84,7 +85,8 @@ impl Inner {
             dead_letters: self.dead_letters_since(source, id, since).await?,
             columns: Some(state_of(&source.silver).await?.snapshot().schema().as_ref().clone()),
         };
-        self.begin_beside(PREVIOUS, id, seed).await.map(drop)
+        let folder = previous(about.number);
+        self.begin_beside(&folder, id, seed).await.map(drop)
     }
 
     /// Puts the draft's part in the place of a table's.

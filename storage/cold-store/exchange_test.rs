@@ -85,8 +85,8 @@ async fn a_draft_takes_the_place_of_silver_at_once_and_what_was_there_can_come_b
     assert!(store.draft(SOURCE).await.unwrap().is_none() && store.previous(SOURCE).await.unwrap().is_none());
     let draft = store.begin_draft(SOURCE, &anew(None)).await.unwrap();
     write(&*draft.store, &later(0, 60)).await;
-    let refused = store.exchange(SOURCE).await.expect_err("the draft is behind");
-    assert_eq!(refused.remedy(), Remedy::Retry);
+    let refused = store.exchange(SOURCE, &store.hold().await).await.expect_err("the draft is behind");
+    assert_eq!(refused.remedy(), Remedy::Change);
     assert_eq!(counts(&store).await, [90, 0, 10, 0]);
     drop((draft, store));
 
@@ -96,11 +96,11 @@ async fn a_draft_takes_the_place_of_silver_at_once_and_what_was_there_can_come_b
     assert_eq!(draft.store.committed(SOURCE).await.unwrap().of(0), 60);
     write(&*draft.store, &later(60, 100)).await;
     assert_eq!(counts(&*draft.store).await, [0, 90, 0, 10]);
-    store.exchange(SOURCE).await.unwrap();
+    store.exchange(SOURCE, &store.hold().await).await.unwrap();
     assert_eq!(counts(&store).await, [0, 90, 0, 10]);
     assert_eq!(number(&store, "SELECT count(*) FROM bronze.github").await, 100);
     assert!(store.draft(SOURCE).await.unwrap().expect("until it is ended").is_exchanged);
-    store.exchange(SOURCE).await.unwrap();
+    store.exchange(SOURCE, &store.hold().await).await.unwrap();
     store.end_draft(SOURCE).await.unwrap();
     assert!(store.draft(SOURCE).await.unwrap().is_none());
     let log = std::fs::read_dir(directory.path().join("silver/github/_delta_log")).unwrap();
@@ -112,41 +112,61 @@ async fn a_draft_takes_the_place_of_silver_at_once_and_what_was_there_can_come_b
     let draft = store.begin_draft_of_previous(SOURCE, "test").await.unwrap();
     assert_eq!(draft.store.committed(SOURCE).await.unwrap().of(0), 100);
     write(&*draft.store, &without_bronze(rows(0, 100, 120))).await;
-    store.exchange(SOURCE).await.unwrap();
+    store.exchange(SOURCE, &store.hold().await).await.unwrap();
     store.end_draft(SOURCE).await.unwrap();
     assert_eq!(counts(&store).await, [108, 0, 12, 0]);
     write(&store, &rows(0, 120, 130)).await;
     assert_eq!(counts(&store).await, [117, 0, 13, 0]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_exchange_cut_short_between_its_tables_is_known_and_finished() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path()).await;
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// A store whose process died between the commit of silver and that of the dead letters.
+async fn cut_short(directory: &Path) {
+    let store = open(directory).await;
     write(&store, &rows(0, 0, 50)).await;
     let draft = store.begin_draft(SOURCE, &anew(None)).await.unwrap();
     write(&*draft.store, &later(0, 50)).await;
-    let letters = directory.path().join("ops/dead_letters/_delta_log");
+    let letters = directory.join("ops/dead_letters/_delta_log");
     let saved = tempfile::tempdir().unwrap();
-    let copy = |from: &Path, to: &Path| {
-        for entry in std::fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
-    };
     copy(&letters, saved.path());
-    store.exchange(SOURCE).await.unwrap();
+    store.exchange(SOURCE, &store.hold().await).await.unwrap();
     drop((draft, store));
-    // As if the process had died before the second commit.
     std::fs::remove_dir_all(&letters).unwrap();
     std::fs::create_dir(&letters).unwrap();
     copy(saved.path(), &letters);
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exchange_cut_short_between_its_tables_is_known_and_finished() {
+    let directory = tempfile::tempdir().unwrap();
+    cut_short(directory.path()).await;
     let store = open(directory.path()).await;
     assert_eq!(counts(&store).await, [0, 45, 5, 0]);
     assert!(store.draft(SOURCE).await.unwrap().expect("to be finished").is_exchanged);
-    store.exchange(SOURCE).await.unwrap();
+    store.exchange(SOURCE, &store.hold().await).await.unwrap();
     assert_eq!(counts(&store).await, [0, 45, 0, 5]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_finish_the_same_exchange_at_once_lose_no_file() {
+    for _ in 0..6 {
+        let directory = tempfile::tempdir().unwrap();
+        cut_short(directory.path()).await;
+        let shared =
+            async || DeltaStore::open_shared(directory.path(), &[&SCHEMA], settings(), Arc::new(now)).await.unwrap();
+        let stores = [shared().await, shared().await, shared().await];
+        let finish = async |store: &DeltaStore| store.exchange(SOURCE, &store.hold().await).await;
+        let [one, other, third] = &stores;
+        let finished = tokio::join!(finish(one), finish(other), finish(third));
+        assert!(finished.0.is_ok() && finished.1.is_ok() && finished.2.is_ok(), "{finished:?}");
+        assert_eq!(counts(other).await, [0, 45, 0, 5]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -161,14 +181,14 @@ async fn of_an_exchange_since_a_day_earlier_rows_and_dead_letters_stay_there_and
     let only = |batch: &RecordBatch| contract::drop_below(batch, &Positions([(0, 1_000)].into()));
     let made = Rows { silver: only(&made.silver), dead_letters: only(&made.dead_letters), ..made };
     write(&*draft.store, &made).await;
-    store.exchange(SOURCE).await.unwrap();
+    store.exchange(SOURCE, &store.hold().await).await.unwrap();
     store.end_draft(SOURCE).await.unwrap();
     assert_eq!(counts(&store).await, [900, 90, 100, 10]);
     assert_eq!(store.previous(SOURCE).await.unwrap().unwrap().since, Some(since));
     let draft = store.begin_draft_of_previous(SOURCE, "test").await.unwrap();
     assert_eq!(draft.of.since, Some(since));
     assert_eq!(counts(&*draft.store).await, [90, 0, 10, 0], "of that day alone");
-    store.exchange(SOURCE).await.unwrap();
+    store.exchange(SOURCE, &store.hold().await).await.unwrap();
     assert_eq!(counts(&store).await, [990, 0, 110, 0]);
 }
 
@@ -190,7 +210,7 @@ async fn a_vacuum_takes_no_file_of_a_draft_or_of_what_is_kept_and_both_go_in_the
     later_on(20 * 365 * 24);
     store.maintain().await.unwrap();
     assert_eq!(files(), drafted);
-    store.exchange(SOURCE).await.unwrap();
+    store.exchange(SOURCE, &store.hold().await).await.unwrap();
     store.end_draft(SOURCE).await.unwrap();
     later_on(20 * 365 * 24 + 100);
     store.maintain().await.unwrap();
@@ -239,7 +259,7 @@ async fn silver_with_other_columns_takes_no_rows_until_it_is_made_anew() {
     }
     let made = builder.finish(Span { source: SOURCE, ranges: vec![OffsetRange { partition: 0, from: 0, to: 20 }] });
     write(&*draft.store, &without_bronze(made)).await;
-    store.exchange(SOURCE).await.unwrap();
+    store.exchange(SOURCE, &store.hold().await).await.unwrap();
     store.end_draft(SOURCE).await.unwrap();
     assert!(!store.is_of_other_columns(SOURCE));
     drop((draft, store));
@@ -252,7 +272,7 @@ async fn silver_with_other_columns_takes_no_rows_until_it_is_made_anew() {
     // That version.
     let store = open_as(&GROWN).await;
     let draft = store.begin_draft_of_previous(SOURCE, "test").await.unwrap();
-    store.exchange(SOURCE).await.unwrap();
+    store.exchange(SOURCE, &store.hold().await).await.unwrap();
     store.end_draft(SOURCE).await.unwrap();
     drop((draft, store));
     let store = DeltaStore::open(directory.path(), &[&GROWN], settings(), Arc::new(now)).await.unwrap();
@@ -287,14 +307,13 @@ async fn a_draft_that_was_half_removed_is_an_older_state_of_it_or_none() {
     let mut ends = Vec::new();
     while let Some(newest) = entries.pop() {
         std::fs::remove_file(newest).unwrap();
-        let draft = store.draft(SOURCE).await.unwrap_or(None);
+        let draft = store.draft(SOURCE).await.unwrap();
         ends.push(match draft {
             Some(draft) => Some(draft.store.committed(SOURCE).await.unwrap().of(0)),
             None => None,
         });
     }
     assert_eq!(ends, [Some(20), Some(0), None, None]);
-    std::fs::remove_dir_all(&log).unwrap();
     let draft = store.begin_draft(SOURCE, &anew(None)).await.unwrap();
     assert_eq!(draft.store.committed(SOURCE).await.unwrap().of(0), 0);
 }

@@ -165,7 +165,7 @@ impl DeltaStore {
             engine,
             spill,
             coverage,
-            maintenance: tokio::sync::Mutex::new(()),
+            maintenance: Arc::default(),
             coverage_turn: tokio::sync::Mutex::new(()),
             written: Mutex::new(written),
             settings,

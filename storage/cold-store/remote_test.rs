@@ -283,10 +283,10 @@ async fn requests_and_answers_that_get_lost_in_an_exchange_leave_one_of_both_and
         let draft = persist(async || store.begin_draft(SOURCE, &anew(None)).await).await;
         persist(async || draft.store.write(&later(0, 60)).await).await;
         persist(async || draft.store.commit(SOURCE).await).await;
-        persist(async || store.exchange(SOURCE).await).await;
+        persist(async || store.exchange(SOURCE, &store.hold().await).await).await;
         persist(async || store.end_draft(SOURCE).await).await;
         let back = persist(async || store.begin_draft_of_previous(SOURCE, "test").await).await;
-        persist(async || store.exchange(SOURCE).await).await;
+        persist(async || store.exchange(SOURCE, &store.hold().await).await).await;
         persist(async || store.end_draft(SOURCE).await).await;
         prefix.store.one_in.store(0, Ordering::Relaxed);
         drop(back);

@@ -60,7 +60,7 @@ pub(crate) struct Inner {
     pub(crate) sources: BTreeMap<SourceId, Source>,
     pub(crate) coverage: Arc<Table>,
     pub(crate) engine: Arc<Engine>,
-    pub(crate) maintenance: tokio::sync::Mutex<()>,
+    pub(crate) maintenance: Arc<tokio::sync::Mutex<()>>,
     /// Held by the commit of the ledger.
     pub(crate) coverage_turn: tokio::sync::Mutex<()>,
     pub(crate) dead_letters: Arc<Table>,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::FieldRef;
 use contract::{Error, Positions, Remedy, Result, SourceId};
 use deltalake::DeltaTableError;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
@@ -63,6 +64,8 @@ pub(crate) struct Commit {
     pub(crate) now_ms: i64,
     /// No other has it.
     pub(crate) id: String,
+    /// Whether the files that come were written for it, so that they go where it is made in vain.
+    pub(crate) owns_files: bool,
 }
 
 /// The member of a `commitInfo` that holds [`Commit::id`].
@@ -71,7 +74,7 @@ const COMMIT_ID: &str = "databrokerCommit";
 impl Commit {
     /// A commit of files that come and go, which moves no position.
     pub(crate) fn new(actions: Vec<Action>, operation: DeltaOperation, begun: Instant, now_ms: i64) -> Self {
-        Self { actions, moves: Moves::none(), operation, begun, now_ms, id: unique_name() }
+        Self { actions, moves: Moves::none(), operation, begun, now_ms, id: unique_name(), owns_files: true }
     }
 
     /// The paths of the files that come.
@@ -129,6 +132,16 @@ impl Table {
         self.view().committed.differs
     }
 
+    /// The columns of the layout that it lacks, or has of another type.
+    pub(crate) async fn other_columns(&self) -> Vec<String> {
+        let Some((_, state)) = self.log().await else { return Vec::new() };
+        let found = state.snapshot().arrow_schema();
+        let is_same = |field: &&FieldRef| {
+            found.field_with_name(field.name()).is_ok_and(|found| found.data_type() == field.data_type())
+        };
+        self.layout.files.fields().iter().filter(|field| !is_same(field)).map(|field| field.name().clone()).collect()
+    }
+
     /// Makes the table if it is not there, and reads its log.
     pub(crate) async fn make(&self) -> Result<()> {
         let doing = || format!("open the table `{}`", self.layout.name);
@@ -137,11 +150,10 @@ impl Table {
             create_directory(directory).map_err(|error| Error::stop(doing()).because(error))?;
         }
         let store = log.log_store();
-        let is_there = async || store.is_delta_table_location().await.map_err(|error| failed(doing(), error));
-        if !is_there().await? {
+        if !self.is_there().await? {
             let made = create(&self.layout, &store).await;
             // In an object store another process may have made it meanwhile, or the answer was lost.
-            if made.is_err() && !is_there().await? {
+            if made.is_err() && !self.is_there().await? {
                 made?;
             }
         }
@@ -173,11 +185,7 @@ impl Table {
     }
 
     async fn is_there(&self) -> Result<bool> {
-        let log = &self.layout.log;
-        if let Some(directory) = log.directory() {
-            return Ok(directory.join("_delta_log").is_dir());
-        }
-        let found = log.log_store().is_delta_table_location().await;
+        let found = self.layout.log.log_store().is_delta_table_location().await;
         found.map_err(|error| failed(format!("find the table `{}`", self.layout.name), error))
     }
 
@@ -249,7 +257,7 @@ impl Table {
             Ok(Outcome::Overtaken(_)) => true,
             Err(error) => error.remedy() == Remedy::Retry && self.layout.place.is_on_disk(),
         };
-        if is_in_vain {
+        if is_in_vain && commit.owns_files {
             for path in commit.added() {
                 self.layout.place.remove(path).await;
             }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
 
 use async_trait::async_trait;
-use contract::{Error, HotDrafts, HotStore, Result, RowSchema, SourceId, Timestamp};
+use contract::{Error, HotDrafts, HotStore, Remedy, Result, RowSchema, SourceId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
@@ -51,20 +51,26 @@ pub(crate) fn folder_of(folder: &Path, source: SourceId) -> PathBuf {
     folder.join(DRAFT).join(source.0)
 }
 
-/// Does what is left of an exchange that a crash cut short.
+/// Does what is left of an exchange that a crash cut short, and of the end of a draft.
 pub(crate) fn finish_exchange(folder: &Path, source: SourceId) -> Result<()> {
     let doing = || format!("finish the exchange of the hot store of `{source}`");
-    let path = folder_of(folder, source).join(PLAN);
-    let plan = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Error::stop(doing()).because(error)),
-    };
-    let plan: Plan = serde_json::from_slice(&plan).map_err(|error| Error::stop(doing()).because(error))?;
-    plan.carry_out(folder, source).map_err(|error| disk_failed(doing(), error))
+    if let Some(plan) = Plan::load(folder, source)? {
+        plan.carry_out(folder, source).map_err(|error| disk_failed(doing(), error))?;
+    }
+    remove_folder(&aside(&folder_of(folder, source))).map_err(|error| disk_failed(doing(), error))
 }
 
 impl Plan {
+    /// The one that was saved and not carried out to its end.
+    fn load(folder: &Path, source: SourceId) -> Result<Option<Self>> {
+        let failed = || Error::stop(format!("read how the hot store of `{source}` is exchanged"));
+        match fs::read(folder_of(folder, source).join(PLAN)) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| failed().because(error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed().because(error)),
+        }
+    }
+
     pub(crate) fn save(&self, draft: &Path) -> io::Result<()> {
         let beside = draft.join(".exchange.json");
         let file = fs::File::create(&beside)?;
@@ -131,9 +137,14 @@ fn set_aside(folder: &Path, name: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// What a draft is renamed to before it is deleted.
+fn aside(draft: &Path) -> PathBuf {
+    draft.with_extension("deleted")
+}
+
 /// Removes a draft: it is gone at once or not at all.
 fn remove(draft: &Path) -> io::Result<()> {
-    let aside = draft.with_extension("deleted");
+    let aside = aside(draft);
     remove_folder(&aside)?;
     if draft.is_dir() {
         fs::rename(draft, &aside)?;
@@ -168,18 +179,31 @@ impl HotSource {
         Ok(Plan { gone, taken, checkpoint })
     }
 
-    fn exchange(&self, draft: &Self, since: Option<Timestamp>) -> Result<()> {
-        let doing = || format!("exchange the hot store of `{}`", self.id());
+    /// Exchanges the rows for those of a draft. After a `Retry` the next call does what is left.
+    fn exchange(&self, draft: impl FnOnce() -> Result<Arc<Self>>, since: Option<Timestamp>) -> Result<()> {
+        let failed = |error| disk_failed(format!("exchange the hot store of `{}`", self.id()), error);
         let mut progress = self.progress()?;
-        self.commit_all(&mut progress)?;
-        let plan = self.plan(draft, since)?;
         let folder = &self.common.folder;
-        plan.save(&folder_of(folder, self.id())).map_err(|error| disk_failed(doing(), error))?;
+        let plan = match Plan::load(folder, self.id())? {
+            Some(plan) => plan,
+            None => {
+                self.commit_all(&mut progress)?;
+                let plan = self.plan(&*draft()?, since)?;
+                plan.save(&folder_of(folder, self.id())).map_err(failed)?;
+                plan
+            }
+        };
         progress.writers.abandon();
-        let done = plan.carry_out(folder, self.id());
-        let opened = done.map_err(|error| disk_failed(doing(), error)).and_then(|()| self.reopened(&plan));
-        // What is half done is done by the next start: until then nothing is taken.
-        let indices = opened.inspect_err(|error| progress.failed = Some(error.to_string()))?;
+        let done = plan.carry_out(folder, self.id()).map_err(failed).and_then(|()| self.reopened(&plan));
+        let indices = match done {
+            Ok(indices) => indices,
+            Err(error) => {
+                // It is not known what is there.
+                let is_for_good = error.remedy() != Remedy::Retry;
+                progress.failed = is_for_good.then(|| error.to_string());
+                return Err(error);
+            }
+        };
         *self.indices.write().unwrap_or_else(PoisonError::into_inner) = indices;
         *progress = Progress::at(plan.checkpoint);
         Ok(())
@@ -238,14 +262,14 @@ impl HotDrafts for TantivyStore {
         let drafts = self.drafts();
         self.change(source, move |found| {
             let open = drafts.lock().unwrap_or_else(PoisonError::into_inner).remove(source.0);
-            let draft = match open {
-                Some(draft) => draft.source(source)?,
-                None if folder_of(&found.common.folder, source).is_dir() => {
-                    Arc::new(HotSource::open_draft(&found.common, found.schema)?)
-                }
-                None => return Ok(()),
+            if open.is_none() && !folder_of(&found.common.folder, source).is_dir() {
+                return Ok(());
+            }
+            let draft = || match open {
+                Some(draft) => draft.source(source),
+                None => HotSource::open_draft(&found.common, found.schema).map(Arc::new),
             };
-            found.exchange(&draft, since)
+            found.exchange(draft, since)
         })
         .await
     }

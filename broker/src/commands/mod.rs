@@ -261,9 +261,15 @@ impl PipelineView {
     }
 }
 
-/// A pipeline that stands still; it goes on when this is dropped.
-pub(crate) struct Standstill {
-    _resume: oneshot::Sender<()>,
+/// A pipeline that stands still until it is told what to do.
+pub(crate) struct Standstill(oneshot::Sender<contract::Result<()>>);
+
+impl Standstill {
+    /// Lets it go on, or end with an error.
+    pub(crate) fn end(self, told: contract::Result<()>) {
+        // It may have been stopped meanwhile.
+        self.0.send(told).unwrap_or_default();
+    }
 }
 
 impl PipelineView {
@@ -274,7 +280,7 @@ impl PipelineView {
         let ended = || Error::stop(format!("pause `{}`: its pipeline ended", self.source));
         self.pause.send(Pause { paused, resumed }).await.map_err(|_| ended())?;
         heard.await.map_err(|_| ended())?;
-        Ok(Standstill { _resume: resume })
+        Ok(Standstill(resume))
     }
 }
 

@@ -1,8 +1,8 @@
 //! `reprocess`: silver made anew from bronze by this version, then put in its place in both stores.
 
-use std::time::UNIX_EPOCH;
+use std::path::Path;
 
-use contract::{ColdDrafts, Draft, DraftOf, Error, Result, Timestamp, ViewRequest};
+use contract::{ColdDrafts, Draft, DraftOf, Error, Held, Result, ViewRequest};
 use processing::{Difference, Progress, Reprocess, Wanted};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -14,12 +14,19 @@ use crate::output;
 /// Between two messages of progress.
 const PROGRESS_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
 
-/// `{"source", "since", "outcome", "seconds", "difference", "kept_until", "views"}`: `outcome` is `exchanged`, `compared`,
+/// Rows of each kind of change that are shown at the most.
+const EXAMPLES_MAX: usize = 100;
+
+/// Offsets that the pipeline may stand still for: what a second or so takes.
+const LEFT_MAX: u64 = 10_000;
+
+/// `{"ok", "source", "since", "outcome", "seconds", "difference", "kept_until", "views"}`: `outcome` is `exchanged`, `compared`,
 /// `discarded` or `interrupted`; `difference` as [`Difference`] has it, null where nothing was compared; `views` is the answer
-/// of `views run`, of those whose stored results the exchange made old.
+/// of `views run`, of those whose stored results the exchange made old, and `ok` whether that went well.
 pub(crate) async fn run(control: &Control, arguments: &Value, progress: &mpsc::Sender<Value>) -> Result<Value> {
-    let asked: ReprocessArguments = serde_json::from_value(arguments.clone())
+    let mut asked: ReprocessArguments = serde_json::from_value(arguments.clone())
         .map_err(|cause| Error::change("read what is asked of `reprocess`").because(cause))?;
+    asked.examples = asked.examples.min(EXAMPLES_MAX);
     let source = acquisition::source(&asked.source)?;
     let broker = &control.broker;
     if !broker.access.is_alone() {
@@ -28,7 +35,7 @@ pub(crate) async fn run(control: &Control, arguments: &Value, progress: &mpsc::S
         ));
     }
     let _one_at_a_time = broker.remaking.try_lock().map_err(|_| {
-        Error::change(format!("make `silver.{}` anew: another `reprocess` is running; wait for its end", source.id))
+        Error::change(format!("make `silver.{}` anew: another `reprocess` or repair runs; wait for its end", source.id))
     })?;
     let run = Run { control, asked: &asked, reprocess: broker.reprocess(source), progress };
     run.answer().await
@@ -41,41 +48,85 @@ struct Run<'a> {
     progress: &'a mpsc::Sender<Value>,
 }
 
+/// How far a run came.
+enum Outcome {
+    Interrupted,
+    Compared(Difference),
+    Exchanged(Difference),
+}
+
 impl Run<'_> {
     async fn answer(&self) -> Result<Value> {
         let started = std::time::Instant::now();
-        self.reprocess.finish().await?;
+        let source = &self.asked.source;
         if self.asked.discard {
             self.reprocess.discard().await?;
-            return Ok(json!({"source": self.asked.source, "outcome": "discarded"}));
+            return Ok(json!({"ok": true, "source": source, "outcome": "discarded"}));
         }
-        let draft = self.reprocess.begin(&self.wanted().await?).await?;
-        let answer = |outcome: &str, difference: Option<&Difference>| {
-            json!({
-                "source": self.asked.source, "since": draft.of.since.map(|since| since.to_string()), "outcome": outcome,
-                "seconds": started.elapsed().as_secs_f64(), "difference": difference, "kept_until": null, "views": null,
-            })
+        let wanted = self.wanted().await?;
+        let (draft, was_begun) = match self.reprocess.begun(&wanted).await? {
+            Some(draft) => (draft, true),
+            None => (self.begin(&wanted).await?, false),
         };
-        if !self.catch_up(&draft).await? {
-            return Ok(answer("interrupted", None));
+        let outcome = self.make(&draft).await?;
+        let (name, difference) = match &outcome {
+            Outcome::Interrupted => ("interrupted", None),
+            Outcome::Compared(difference) => ("compared", Some(difference)),
+            Outcome::Exchanged(difference) => ("exchanged", Some(difference)),
+        };
+        let mut answer = json!({
+            "ok": true, "source": source, "since": draft.of.since.map(|since| since.to_string()), "outcome": name,
+            "interrupted": name == "interrupted", "seconds": started.elapsed().as_secs_f64(), "difference": difference,
+            "kept_until": null, "views": null,
+        });
+        match outcome {
+            Outcome::Interrupted => {}
+            // What an interrupted run made is that one's.
+            Outcome::Compared(_) if was_begun => {}
+            Outcome::Compared(_) => self.reprocess.discard().await?,
+            Outcome::Exchanged(_) => self.follow(&mut answer).await,
         }
-        let difference = self.reprocess.compare(&draft, self.asked.examples).await?;
-        if self.asked.dry_run {
-            self.reprocess.discard().await?;
-            return Ok(answer("compared", Some(&difference)));
-        }
-        if !self.reprocess.fill(&draft, &self.control.stop).await? || !self.exchange(&draft).await? {
-            return Ok(answer("interrupted", Some(&difference)));
-        }
-        let mut answer = answer("exchanged", Some(&difference));
-        let previous = self.control.broker.cold.previous(self.reprocess.recipe.schema.source).await?;
-        answer["kept_until"] = json!(previous.map(|previous| previous.kept_until.to_string()));
-        answer["views"] = super::views::run(self.control, &json!({}), self.progress).await?;
         Ok(answer)
     }
 
+    async fn begin(&self, wanted: &Wanted) -> Result<Draft> {
+        let source = self.reprocess.recipe.schema.source;
+        if self.asked.dry_run && self.control.broker.cold.draft(source).await?.is_some() {
+            return Err(Error::change(format!(
+                "compare rows of `{source}` made anew: an interrupted run of another kind has made some; end it, or give it up \
+                 by `reprocess {source} --discard`"
+            )));
+        }
+        self.reprocess.begin(wanted).await
+    }
+
+    /// The draft, made, compared, and exchanged if that is asked.
+    async fn make(&self, draft: &Draft) -> Result<Outcome> {
+        let stop = &self.control.stop;
+        if !self.catch_up(draft).await? {
+            return Ok(Outcome::Interrupted);
+        }
+        let Some(difference) = self.reprocess.compare(draft, self.asked.examples, stop).await? else {
+            return Ok(Outcome::Interrupted);
+        };
+        if self.asked.dry_run {
+            return Ok(Outcome::Compared(difference));
+        }
+        // What came meanwhile, so that little is left for the time in which the pipeline stands still.
+        while {
+            if !self.catch_up(draft).await? || !self.reprocess.fill(draft, stop).await? {
+                return Ok(Outcome::Interrupted);
+            }
+            self.reprocess.left(draft).await? > LEFT_MAX
+        } {}
+        let is_exchanged = self.exchange(draft).await?;
+        Ok(if is_exchanged { Outcome::Exchanged(difference) } else { Outcome::Interrupted })
+    }
+
     async fn wanted(&self) -> Result<Wanted> {
-        let made_by = made_by()?;
+        let made_by = tokio::task::spawn_blocking(made_by).await;
+        let made_by =
+            made_by.map_err(|panic| Error::stop("find out which program makes the rows").because(panic))??;
         if self.asked.back {
             return Ok(Wanted::Previous { made_by });
         }
@@ -107,28 +158,61 @@ impl Run<'_> {
 
     /// Has the pipeline stand still, makes the rest, and exchanges. False if it was asked to end before that.
     async fn exchange(&self, draft: &Draft) -> Result<bool> {
-        let _standstill = match self.control.pipeline(self.reprocess.recipe.schema.source) {
-            Some(pipeline) => Some(pipeline.pause().await?),
+        let source = self.reprocess.recipe.schema.source;
+        // Before the pipeline stands still: a compaction may take minutes.
+        let held = tokio::select! {
+            held = self.control.broker.cold.hold() => held,
+            () = self.control.stop.cancelled() => return Ok(false),
+        };
+        let standstill = match self.control.pipeline(source) {
+            Some(pipeline) => tokio::select! {
+                paused = pipeline.pause() => Some(paused?),
+                () = self.control.stop.cancelled() => return Ok(false),
+            },
             None => None,
         };
-        if !self.catch_up(draft).await? || !self.reprocess.fill(draft, &self.control.stop).await? {
+        let exchanged = self.exchange_rest(draft, &held).await;
+        let told = match &exchanged {
+            Err(error) if self.reprocess.is_exchanged().await => Err(Error::stop(format!(
+                "finish the exchange of `silver.{source}`, which the next start does: {error}"
+            ))),
+            _ => Ok(()),
+        };
+        if let Some(standstill) = standstill {
+            standstill.end(told);
+        }
+        exchanged
+    }
+
+    async fn exchange_rest(&self, draft: &Draft, held: &Held) -> Result<bool> {
+        let stop = &self.control.stop;
+        if !self.catch_up(draft).await? || !self.reprocess.fill(draft, stop).await? {
             return Ok(false);
         }
-        self.reprocess.exchange(draft).await?;
+        self.reprocess.exchange(draft, held, stop).await?;
         Ok(true)
+    }
+
+    /// What comes after an exchange, which stands whatever becomes of this.
+    async fn follow(&self, answer: &mut Value) {
+        let cold = &self.control.broker.cold;
+        let previous = cold.previous(self.reprocess.recipe.schema.source).await.ok().flatten();
+        answer["kept_until"] = json!(previous.map(|previous| previous.kept_until.to_string()));
+        answer["views"] = match super::views::run(self.control, &json!({}), self.progress).await {
+            Ok(views) => views,
+            Err(error) => json!({"ok": false, "error": error.to_string()}),
+        };
+        answer["ok"] = answer["views"]["ok"].clone();
     }
 }
 
 /// This program, as built: what another one began is not gone on with.
 fn made_by() -> Result<String> {
-    let doing = "find out which program makes the rows";
-    let program = std::env::current_exe().map_err(|cause| Error::stop(doing).because(cause))?;
-    // Where it was replaced while it runs, the path names what is gone.
-    let built = std::fs::metadata("/proc/self/exe").or_else(|_| std::fs::metadata(program));
-    let built = built.and_then(|built| built.modified()).map_err(|cause| Error::stop(doing).because(cause))?;
-    let built = built.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let built = Timestamp(i64::try_from(built.as_micros()).unwrap_or(i64::MAX));
-    Ok(format!("databroker {}, built {built}", env!("CARGO_PKG_VERSION")))
+    // Where it was replaced while it runs, the path names another one.
+    let running = acquisition::hash_start(Path::new("/proc/self/exe"), u64::MAX);
+    let hashed = running.or_else(|_| acquisition::hash_start(&std::env::current_exe()?, u64::MAX));
+    let (hash, _) = hashed.map_err(|cause| Error::stop("find out which program makes the rows").because(cause))?;
+    Ok(format!("databroker {}, SHA-256 {hash}", env!("CARGO_PKG_VERSION")))
 }
 
 /// What came of it, and what it changed.
@@ -142,6 +226,7 @@ pub(crate) fn print(answer: &Value) {
     match answer["outcome"].as_str().unwrap_or_default() {
         "exchanged" => {
             output::line(&format!("`silver.{source}` and the hot store{since} have these rows now."));
+            print_views(&answer["views"]);
             if let Some(until) = answer["kept_until"].as_str() {
                 output::line(&format!(
                     "What was there is kept until {until}: `reprocess {source} --back` goes back to it."
@@ -153,6 +238,15 @@ pub(crate) fn print(answer: &Value) {
         }
         "discarded" => output::line("What was made so far is given up."),
         _ => output::line("Ended early: both stores are as they were. The same command goes on where this one ended."),
+    }
+}
+
+/// The views that could not be brought up to date.
+fn print_views(answer: &Value) {
+    let failed = answer["views"].as_array().into_iter().flatten().chain([answer]);
+    for (view, error) in failed.filter_map(|view| Some((view, view["error"].as_str()?))) {
+        let name = view["view"].as_str().unwrap_or("views");
+        output::line(&format!("{name}: stored results are of the rows before until the next run: {error}"));
     }
 }
 
@@ -171,6 +265,9 @@ fn print_difference(difference: &Value) {
     let columns = difference["columns"].as_object().cloned().unwrap_or_default();
     for (column, rows) in &columns {
         output::line(&format!("  {column} differs in {rows} rows"));
+    }
+    for column in difference["new_columns"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        output::line(&format!("  {column} is new, or of another type, in all rows"));
     }
     for example in difference["examples"].as_array().into_iter().flatten() {
         let text = |name: &str| example[name].as_str().unwrap_or_default();
@@ -192,7 +289,7 @@ fn print_difference(difference: &Value) {
 mod tests {
     use std::sync::Arc;
 
-    use contract::{CollectorId, Cursor, Harvest, Processor, RawRecord, Reject, RowBuilder, Topic};
+    use contract::{CollectorId, Cursor, Harvest, Processor, RawRecord, Reject, RowBuilder, Timestamp, Topic};
     use processing::{CommitPolicy, Flush, Pipeline, Recipe};
     use tokio_util::sync::CancellationToken;
 

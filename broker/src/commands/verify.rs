@@ -10,6 +10,8 @@ use crate::output;
 /// `{"ok", "sources": [report, …]}`.
 pub(crate) async fn run(control: &Control, arguments: &Value) -> Result<Value> {
     let repair = arguments["repair"] == json!(true);
+    // What is mended in the old rows would be missing in the new ones.
+    let _no_rows_are_made_anew = if repair { Some(control.broker.remaking.lock().await) } else { None };
     let mut reports = Vec::new();
     for source in sources_of(arguments)? {
         if control.broker.access.is_alone() {

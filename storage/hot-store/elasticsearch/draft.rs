@@ -18,7 +18,7 @@ use super::bulk::send_all;
 use super::client::Body;
 use super::items::Item;
 use super::refused::{RefusedRow, adopted};
-use super::scroll::Scroll;
+use super::scroll::{Hit, Scroll};
 use super::source::ElasticSource;
 use super::store::ElasticsearchStore;
 use super::{CHECKPOINT_INDEX, DRAFT_PREFIX, REFUSED_INDEX, canonical};
@@ -65,30 +65,28 @@ impl ElasticsearchStore {
         Ok(marks.iter().find_map(|mark| number_of(&mark.id)))
     }
 
-    /// The request that has the draft's indices in the place of the others.
+    /// Has the draft's indices in the place of the others, by one request.
     async fn swap(&self, source: &ElasticSource, found: &Found, since: Option<Timestamp>) -> Result<()> {
         let in_use = self.inner.indices_of(&[source.schema]).await?;
-        if found.indices.is_empty() && in_use.values().any(|index| index.starts_with(&found.prefix)) {
-            // It was carried out before.
-            return Ok(());
+        let is_done = found.indices.is_empty() && in_use.values().any(|index| index.starts_with(&found.prefix));
+        if !is_done {
+            // What was refused before is not refused now. What is refused of the draft is adopted later.
+            self.forget_refused(source, since).await?;
+            let old =
+                in_use.iter().filter(|(name, _)| is_after(source, name, since) || found.indices.contains_key(*name));
+            let removes = old.map(|(_, index)| json!({"remove_index": {"index": index}}));
+            let adds = found.indices.iter().flat_map(|(name, index)| {
+                [name.as_str(), source.id().0].map(|alias| json!({"add": {"index": index, "alias": alias}}))
+            });
+            let actions: Vec<Value> = removes.chain(adds).collect();
+            if !actions.is_empty() {
+                let doing = format!("exchange the indices of `{}`", source.id());
+                let body = Body::Json(json!({"actions": actions}));
+                self.inner.client.ask_json(Method::POST, "_aliases", body, &doing).await?;
+            }
         }
-        let is_after = |name: &str| {
-            let days = period(source.id(), name);
-            since.is_none_or(|since| days.is_some_and(|days| days.last >= since.day()))
-        };
-        let old = in_use.iter().filter(|(name, _)| is_after(name) || found.indices.contains_key(*name));
-        let removes = old.map(|(_, index)| json!({"remove_index": {"index": index}}));
-        let adds = found.indices.iter().flat_map(|(name, index)| {
-            [name.as_str(), source.id().0].map(|alias| json!({"add": {"index": index, "alias": alias}}))
-        });
-        let actions: Vec<Value> = removes.chain(adds).collect();
-        if actions.is_empty() {
-            return Ok(());
-        }
-        let doing = format!("exchange the indices of `{}`", source.id());
-        let body = Body::Json(json!({"actions": actions}));
-        self.inner.client.ask_json(Method::POST, "_aliases", body, &doing).await?;
-        for index in found.indices.values() {
+        let in_use = self.inner.indices_of(&[source.schema]).await?;
+        for index in in_use.values().filter(|index| index.starts_with(&found.prefix)) {
             let shown = Body::Json(json!({"index": {"hidden": false}}));
             let doing = format!("show the index `{index}`");
             self.inner.client.ask_json(Method::PUT, &format!("{index}/_settings"), shown, &doing).await?;
@@ -96,23 +94,32 @@ impl ElasticsearchStore {
         Ok(())
     }
 
-    /// What was refused for the draft is what is refused now; what was refused before is not.
-    async fn exchange_refused(&self, source: &ElasticSource, prefix: &str, since: Option<Timestamp>) -> Result<()> {
+    /// The rows that were refused for indices of a source, with the ids of their documents.
+    async fn refused_rows(&self, source: &ElasticSource) -> Result<Vec<(String, RefusedRow)>> {
         self.inner.refresh(REFUSED_INDEX).await?;
         let query = json!({"term": {"source": source.id().0}});
-        let mut items = Vec::new();
-        for hit in Scroll::all(self.inner.client.clone(), REFUSED_INDEX, query, true).await? {
+        let hits = Scroll::all(self.inner.client.clone(), REFUSED_INDEX, query, true).await?;
+        let row = |hit: &Hit| {
             let failed = |cause| Error::stop(format!("read `{}` of `{REFUSED_INDEX}`", hit.id)).because(cause);
-            let row: RefusedRow = serde_json::from_str(hit.source()).map_err(failed)?;
-            let days = period(source.id(), canonical(&row.index));
-            let is_after = since.is_none_or(|since| days.is_some_and(|days| days.last >= since.day()));
-            if row.index.starts_with(prefix) {
-                items.push(Item::delete(REFUSED_INDEX, hit.id.clone()));
-                items.push(adopted(row)?);
-            } else if is_after && canonical(&row.index) == row.index {
-                // Before those of the draft, which may be of the same places.
-                items.insert(0, Item::delete(REFUSED_INDEX, hit.id.clone()));
-            }
+            Ok((hit.id.clone(), serde_json::from_str(hit.source()).map_err(failed)?))
+        };
+        hits.iter().map(row).collect()
+    }
+
+    async fn forget_refused(&self, source: &ElasticSource, since: Option<Timestamp>) -> Result<()> {
+        let rows = self.refused_rows(source).await?.into_iter();
+        let old = rows.filter(|(_, row)| canonical(&row.index) == row.index && is_after(source, &row.index, since));
+        let items = old.map(|(id, _)| Item::delete(REFUSED_INDEX, id)).collect();
+        let mut progress = source.progress().await;
+        send_all(&self.inner.client, &mut progress.pace, source.id(), items).await
+    }
+
+    /// What was refused for the draft is refused for the indices that it is now.
+    async fn adopt_refused(&self, source: &ElasticSource, prefix: &str) -> Result<()> {
+        let mut items = Vec::new();
+        for (id, row) in self.refused_rows(source).await?.into_iter().filter(|(_, row)| row.index.starts_with(prefix)) {
+            items.push(adopted(row)?);
+            items.push(Item::delete(REFUSED_INDEX, id));
         }
         let mut progress = source.progress().await;
         send_all(&self.inner.client, &mut progress.pace, source.id(), items).await
@@ -135,6 +142,12 @@ impl ElasticsearchStore {
         let mut progress = source.progress().await;
         send_all(&self.inner.client, &mut progress.pace, source.id(), items).await
     }
+}
+
+/// Whether an index, by its name, holds a moment or what comes after it.
+fn is_after(source: &ElasticSource, name: &str, since: Option<Timestamp>) -> bool {
+    let days = period(source.id(), name);
+    since.is_none_or(|since| days.is_some_and(|days| days.last >= since.day()))
 }
 
 /// The number in the name of an index, or of a position, of a draft.
@@ -169,7 +182,7 @@ impl HotDrafts for ElasticsearchStore {
         let draft = self.beside(of, found.prefix.clone());
         let at = draft.committed(source).await?;
         self.swap(of, &found, since).await?;
-        self.exchange_refused(of, &found.prefix, since).await?;
+        self.adopt_refused(of, &found.prefix).await?;
         let mut progress = of.progress().await;
         if !at.reaches(&of.committed(&self.inner).await?) {
             of.put_back(&self.inner, &mut progress, &at).await?;

@@ -164,6 +164,7 @@ impl Model {
                 ok(json!({"acknowledged": true}))
             }
             ("PUT", [_, "_mapping"]) => ok(json!({"acknowledged": true})),
+            ("GET", [_, "_mapping"]) => ok(json!({})),
             ("GET", [patterns, "_alias"]) => {
                 let prefixes: Vec<_> = patterns.split(',').map(|pattern| pattern.trim_end_matches("*.*")).collect();
                 let found = self.indices.iter().filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)));

@@ -177,13 +177,11 @@ impl ElasticSource {
     /// Makes an index. Its mapping is given here too, lest an index be without it where somebody removed the template.
     async fn create(&self, inner: &Inner, name: &str) -> Result<()> {
         debug_assert!(period(self.id(), name).is_some(), "`{name}` is an index of `{}`", self.id());
-        match &inner.draft_settings {
-            Some(settings) => {
-                let name = format!("{}{name}", inner.prefix);
-                inner.create(&name, template::draft_body(self.schema, settings)).await
-            }
-            None => inner.create(name, template::index_body(self.schema)).await,
+        if inner.prefix.is_empty() {
+            return inner.create(name, template::index_body(self.schema)).await;
         }
+        let body = template::draft_body(&inner.client, self.schema, name).await?;
+        inner.create(&format!("{}{name}", inner.prefix), body).await
     }
 
     /// The items of rows, made where work may take long.

@@ -43,8 +43,6 @@ pub(super) struct Inner {
     is_hidden: AtomicBool,
     /// What the names of indices begin with: nothing, but in a draft.
     pub(super) prefix: String,
-    /// How indices of a draft are made.
-    pub(super) draft_settings: Option<ElasticsearchSettings>,
 }
 
 impl ElasticsearchStore {
@@ -94,9 +92,8 @@ impl ElasticsearchStore {
             |&schema: &&'static RowSchema| (schema.source.0, ElasticSource::new(schema, settings.bulk_bytes_max));
         let sources = schemas.iter().map(source).collect();
         let is_hidden = AtomicBool::new(true);
-        let (prefix, draft_settings) = (String::new(), None);
-        let inner = Inner { client, sources, retention_days, clock, is_hidden, prefix, draft_settings };
-        let inner = Arc::new(inner);
+        let prefix = String::new();
+        let inner = Arc::new(Inner { client, sources, retention_days, clock, is_hidden, prefix });
         Ok(Self { inner, settings: settings.clone(), server, is_read_only, notes: Vec::new() })
     }
 
@@ -110,7 +107,6 @@ impl ElasticsearchStore {
             clock: self.inner.clock.clone(),
             is_hidden: AtomicBool::new(true),
             prefix,
-            draft_settings: Some(self.settings.clone()),
         };
         let (settings, server) = (self.settings.clone(), self.server.clone());
         Self { inner: Arc::new(inner), settings, server, is_read_only: false, notes: Vec::new() }
@@ -175,7 +171,13 @@ impl ElasticsearchStore {
                 _ => template::install(&inner.client, source.schema, wanted).await?,
             }
             let indices = inner.names_of(&[source.schema]).await?;
-            notes.extend(template::grow(&inner.client, source.schema, &indices).await?);
+            let others = template::grow(&inner.client, source.schema, &indices).await?;
+            if !others.is_empty() {
+                let (source, others) = (source.id(), others.into_iter().collect::<Vec<_>>().join(", "));
+                notes.push(format!(
+                    "indices of `{source}` have columns of another type: {others}; `databroker reprocess {source}` makes them anew"
+                ));
+            }
         }
         let keyword = json!({"type": "keyword"});
         let checkpoint = json!({"dynamic": false, "properties":

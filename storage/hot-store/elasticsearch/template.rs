@@ -1,7 +1,7 @@
 //! Index templates: the mapping of each source's indices, made from its schema.
 //! Source: <https://www.elastic.co/guide/en/elasticsearch/reference/8.19/index-templates.html>.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use contract::{Column, Kind, Result, RowSchema, Search};
 use reqwest::Method;
@@ -51,17 +51,22 @@ pub(super) fn index_body(schema: &RowSchema) -> Value {
     })
 }
 
-/// What an index of a draft needs: it has no template, and nobody is to see it.
-pub(super) fn draft_body(schema: &RowSchema, settings: &ElasticsearchSettings) -> Value {
-    json!({
-        "settings": {
-            "number_of_shards": settings.shards,
-            "number_of_replicas": settings.replicas,
-            "query": {"default_field": default_fields(schema)},
-            "hidden": true,
-        },
-        "mappings": {"dynamic": false, "properties": properties(schema)},
-    })
+/// What an index of a draft needs: what the server's templates say of the one whose place it is to take, also where somebody
+/// changed them, but nobody is to see it.
+/// Source: <https://www.elastic.co/guide/en/elasticsearch/reference/8.19/indices-simulate-index.html>.
+pub(super) async fn draft_body(client: &Client, schema: &RowSchema, name: &str) -> Result<Value> {
+    let doing = format!("ask how the index `{name}` is made");
+    let path = format!("_index_template/_simulate_index/{name}");
+    let mut body = client.ask_json(Method::POST, &path, Body::None, &doing).await?["template"].take();
+    body["settings"]["index"]["hidden"] = true.into();
+    if body["mappings"].is_null() {
+        // Somebody removed the template.
+        body["mappings"] = index_body(schema)["mappings"].take();
+    }
+    if let Some(body) = body.as_object_mut() {
+        body.remove("aliases");
+    }
+    Ok(body)
 }
 
 /// What a template is made for.
@@ -94,21 +99,32 @@ pub(super) fn template(schema: &RowSchema, Wanted { settings, has_policies }: Wa
     template
 }
 
-/// Adds the columns that indices lack to their mappings: rows that come from now on are found by them. Answers what stays as it
-/// is, since it was made in another way.
-pub(super) async fn grow(client: &Client, schema: &RowSchema, indices: &[String]) -> Result<Option<String>> {
+/// Adds the columns that indices lack to their mappings: rows that come from now on are found by them. Answers the columns that
+/// stay as they are, since they were made in another way.
+pub(super) async fn grow(client: &Client, schema: &RowSchema, indices: &[String]) -> Result<BTreeSet<String>> {
+    let doing = || format!("add columns to the indices of `{}`", schema.source);
+    let wanted = properties(schema);
+    let mut others = BTreeSet::new();
     for some in indices.chunks(NAMES_MAX) {
-        let body = Body::Json(json!({"properties": properties(schema)}));
-        let answer = client.send(Method::PUT, &format!("{}/_mapping", some.join(",")), body).await?;
-        if answer.status.as_u16() == 400 {
-            let (source, reason) = (schema.source, answer.reason());
-            return Ok(Some(format!(
-                "indices of `{source}` have columns of another type ({reason}); `databroker reprocess {source}` makes them anew"
-            )));
+        let path = format!("{}/_mapping", some.join(","));
+        let found = client.ask_json(Method::GET, &path, Body::None, &doing()).await?;
+        for (index, of) in found.as_object().into_iter().flatten() {
+            let has = &of["mappings"]["properties"];
+            let mut missing = Map::new();
+            for (column, property) in wanted.as_object().into_iter().flatten() {
+                match has.get(column) {
+                    None => drop(missing.insert(column.clone(), property.clone())),
+                    Some(has) if has["type"] != property["type"] => drop(others.insert(column.clone())),
+                    Some(_) => {}
+                }
+            }
+            if !missing.is_empty() {
+                let body = Body::Json(json!({"properties": missing}));
+                client.ask_json(Method::PUT, &format!("{index}/_mapping"), body, &doing()).await?;
+            }
         }
-        answer.json(&format!("add columns to the indices of `{}`", schema.source))?;
     }
-    Ok(None)
+    Ok(others)
 }
 
 /// How the template on the server stands to ours.
