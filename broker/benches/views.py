@@ -5,7 +5,7 @@
 DATA_DIR was filled by `databroker backfill`. First each view is made anew so many times (`views run NAME --whole`), then each
 FILE is read by `databroker backfill SOURCE FILE`, and each view is brought up to date once (`views run NAME`). Prints a Markdown
 table: per view the rows of its sources, the rows that it stores, the median of the seconds made anew, and the seconds and the
-way of bringing up to date (`periods`: only the days that changed). Seconds are those of the run itself, without the start of the
+way of bringing up to date (`periods`: only the days that changed; `nothing`: no row was appended). Seconds are those of the run itself, without the start of the
 process.
 """
 
@@ -39,9 +39,11 @@ def main() -> None:
     for view in views:
         name = view["name"]
         after = run(asked, name)
-        read = ", ".join(f"{rows[source]:,} of {source}" for source in view["sources"])
+        sources = measuring.command(asked, "views", "explain", name)["watermark"]
+        read = ", ".join(f"{rows[source]:,} of {source}" for source in sources)
         whole = statistics.median(ran["seconds"] for ran in anew[name])
-        lines.append([name, read, f"{after['rows']:,}", f"{whole:.2f}", f"{after['seconds']:.2f}", after["mode"]])
+        stored = anew[name][-1]["rows"]
+        lines.append([name, read, f"{stored:,}", f"{whole:.2f}", f"{after['seconds']:.2f}", after["mode"]])
     told = ", ".join(f"{ran['rows']:,} rows of {ran['source']}" for ran in appended)
     print(f"appended: {told}; {measuring.load()}\n")
     print(measuring.table(["view", "rows read", "rows stored", "anew s", "up to date s", "way"], lines))
