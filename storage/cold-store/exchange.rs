@@ -118,9 +118,12 @@ impl Inner {
         let (prefix, number) = (exchanges(id), Positions([(0, draft.about.number)].into()));
         let moves = Moves::between(&prefix, &table.positions(&prefix), &number);
         let operation = DeltaOperation::Write { mode: SaveMode::Overwrite, partition_by: None, predicate: None };
-        let commit = Commit { moves, ..Commit::new(actions, operation, begun, self.now_ms()) };
-        match table.commit(commit).await? {
+        let new = Commit::new(actions, operation, begun, self.now_ms());
+        // The draft's files are the draft's still, if this is in vain.
+        match table.commit(Commit { moves, owns_files: false, ..new }).await? {
             Outcome::Done => Ok(()),
+            // Another process that finished the same.
+            Outcome::Overtaken(_) if self.exchanges(table, id) >= draft.about.number => Ok(()),
             Outcome::Overtaken(reason) => {
                 Err(Error::retry(format!("exchange `{}`", table.layout.name)).because(reason))
             }

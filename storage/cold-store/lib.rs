@@ -104,6 +104,7 @@ mod tests;
 mod travel;
 #[cfg(test)]
 mod travel_test;
+mod truncate;
 mod uniqueness;
 mod vacuum;
 mod views;

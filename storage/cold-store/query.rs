@@ -16,6 +16,7 @@ use crate::Settings;
 use crate::place::Place;
 use crate::query_threads::QueryThreads;
 use crate::session::{CATALOG, QueryLimits, Session, Tables};
+use crate::truncate;
 use crate::views::sketch;
 
 /// Answers queries. All of them together use the memory and disk that the settings allow.
@@ -30,6 +31,9 @@ pub(crate) struct Engine {
 /// Rows of a batch of a scan: with rows of 30 KB a batch of the engine's usual size would be 250 MB.
 const SCAN_BATCH_ROWS: usize = 1_024;
 
+/// Bytes of footers that are kept in memory once a query has read them; the longest unused give way.
+const FOOTERS_BYTES_MAX: usize = 32 << 20;
+
 impl Engine {
     /// An engine that reads files of `place` and spills into the directory `spill`, or where the system keeps temporary
     /// files.
@@ -40,6 +44,7 @@ impl Engine {
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(settings.query_memory_bytes_max)))
             .with_disk_manager_builder(disk)
+            .with_metadata_cache_limit(FOOTERS_BYTES_MAX)
             .build_arc();
         let runtime = runtime.map_err(|error| Error::stop("start the query engine").because(error))?;
         if !place.is_on_disk() {
@@ -73,11 +78,12 @@ impl Engine {
     }
 }
 
-/// The functions of the language of views, which stand open to every query.
+/// The functions of the language of views, which stand open to every query, and those in the place of the engine's.
 fn add_functions(state: &mut SessionState) -> Result<(), DataFusionError> {
     state.register_udaf(Arc::new(sketch::sketch()))?;
     state.register_udaf(Arc::new(sketch::sketch_merge()))?;
     state.register_udf(Arc::new(sketch::estimate()))?;
+    state.register_udf(Arc::new(truncate::date_trunc()))?;
     Ok(())
 }
 
@@ -93,5 +99,7 @@ fn config() -> SessionConfig {
     options.sql_parser.map_string_types_to_utf8view = false;
     // `SELECT now()` and times without a zone mean UTC, as all times here.
     options.execution.time_zone = Some("UTC".to_owned());
+    // Columns that no filter needs are read of the rows that pass: long texts are most of a file.
+    options.execution.parquet.pushdown_filters = true;
     config
 }

@@ -12,6 +12,7 @@ use datafusion::common::{DFSchema, Result, Statistics};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
@@ -73,8 +74,14 @@ impl Scan {
         let columns = self.layout.files.fields().len();
         let files = files.iter().map(|file| partitioned_file(&self.layout, file, columns)).collect();
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
-        let source = ParquetSource::new(schema).with_table_parquet_options(state.table_options().parquet.clone());
-        let config = FileScanConfigBuilder::new(self.layout.place.store_url(), Arc::new(source))
+        // Data files never change, so a footer that was read stands.
+        let (url, runtime) = (self.layout.place.store_url(), state.runtime_env());
+        let footers = runtime.cache_manager.get_file_metadata_cache();
+        let reader = CachedParquetFileReaderFactory::new(runtime.object_store(&url)?, footers);
+        let source = ParquetSource::new(schema)
+            .with_table_parquet_options(state.table_options().parquet.clone())
+            .with_parquet_file_reader_factory(Arc::new(reader));
+        let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(total)
             .with_projection_indices(projection.cloned())?

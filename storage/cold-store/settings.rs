@@ -67,8 +67,8 @@ pub struct Settings {
     /// Hours for which what silver was is kept after `reprocess` put other rows in its place, 168: so long it can be gone back
     /// to. Its files stay for as long.
     pub previous_retention_hours: u64,
-    /// Bytes of memory that all running queries together may use for sorting, joining and grouping, 256 MiB;
-    /// beyond it they spill to disk.
+    /// Bytes of memory that all running queries together may use for sorting, joining and grouping, 512 MiB; beyond it they
+    /// spill to disk. Counts of distinct values cannot: those of 200,000 texts a day over ten days need half of it.
     pub query_memory_bytes_max: usize,
     /// Bytes on disk that running queries may spill, 8 GiB.
     pub query_spill_bytes_max: u64,
@@ -114,7 +114,7 @@ impl Default for Settings {
             vacuum_retention_hours: 24,
             log_retention_hours: 24,
             previous_retention_hours: 168,
-            query_memory_bytes_max: 256 << 20,
+            query_memory_bytes_max: 512 << 20,
             query_spill_bytes_max: 8 << 30,
             query_seconds_max: 300,
             query_rows_max: 1_000_000,
