@@ -39,7 +39,8 @@ pub(crate) async fn run_scheduled(broker: Arc<Broker>, stop: CancellationToken) 
             () = stop.cancelled() => return,
             _ = looks.tick() => {}
         }
-        if !broker.keeps_views() {
+        // Where there are no rows there is nothing to keep, and statements need not be planned, which takes memory.
+        if !broker.keeps_views() || !broker.cold.has_rows() {
             continue;
         }
         let views = match broker.cold.views().await {

@@ -56,7 +56,7 @@ pub async fn serve(
         ports: Vec::new(),
     };
     if let Some(listener) = postgres {
-        let port = PostgresPort::new(statements.clone(), token.clone())?;
+        let port = PostgresPort::new(statements.clone(), token.clone());
         server.ports.push(tokio::spawn(port.serve(listener, stop.clone())));
     }
     if let Some(listener) = flight {

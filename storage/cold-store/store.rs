@@ -147,6 +147,15 @@ impl DeltaStore {
         self.inner.live.lock().unwrap_or_else(PoisonError::into_inner).push(table);
     }
 
+    /// Whether silver of any source has rows, as far as this process knows.
+    pub fn has_rows(&self) -> bool {
+        let has_rows = |source: &Source| {
+            let view = source.silver.view();
+            !view.committed.files.is_empty() || !view.pending.is_empty()
+        };
+        self.inner.sources.values().any(has_rows)
+    }
+
     /// Where the tables lie: a folder's path, or the URL in an object store.
     pub fn location(&self) -> String {
         self.inner.place.shown("")

@@ -158,7 +158,8 @@ impl Answering {
         let search_path = self.memory.variables().search_path();
         let explain = |error| failed(&session.explain(&error));
         let with_tables = asks_catalog(&self.text);
-        let context = self.shared.catalog.context(session.context(), &search_path, with_tables).await;
+        let catalog = self.shared.catalog().await.map_err(|error| failed(&error))?;
+        let context = catalog.context(session.context(), &search_path, with_tables).await;
         let context = context.map_err(explain)?;
         let statement = EngineStatement::Statement(Box::new(statement.clone()));
         let plan = context.state().statement_to_plan(statement).await.map_err(explain)?;

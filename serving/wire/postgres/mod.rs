@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use contract::Result;
 use datafusion_postgres::pgwire::tokio::process_socket;
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -36,17 +37,25 @@ const DRAIN_MAX: Duration = Duration::from_secs(2);
 /// What all connections share.
 pub(crate) struct Shared {
     statements: Statements,
-    catalog: PgCatalog,
+    /// Made for the first statement: it takes memory that a port which nobody uses need not have.
+    catalog: OnceCell<PgCatalog>,
     cancels: Arc<Cancels>,
     token: Option<String>,
+}
+
+impl Shared {
+    /// PostgreSQL's catalog.
+    pub(crate) async fn catalog(&self) -> Result<&PgCatalog> {
+        self.catalog.get_or_try_init(async || PgCatalog::new()).await
+    }
 }
 
 /// PostgreSQL's protocol, ready to be served.
 pub(crate) struct PostgresPort(Arc<Shared>);
 
 impl PostgresPort {
-    pub(crate) fn new(statements: Statements, token: Option<String>) -> Result<Self> {
-        Ok(Self(Arc::new(Shared { statements, catalog: PgCatalog::new()?, cancels: Arc::default(), token })))
+    pub(crate) fn new(statements: Statements, token: Option<String>) -> Self {
+        Self(Arc::new(Shared { statements, catalog: OnceCell::new(), cancels: Arc::default(), token }))
     }
 
     pub(crate) async fn serve(self, listener: Listener, stop: CancellationToken) {
