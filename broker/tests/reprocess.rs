@@ -66,6 +66,21 @@ fn a_dry_run_tells_what_would_change_and_changes_nothing() {
     assert_eq!(part["difference"]["changed"], json!(since));
 }
 
+/// Altered rows and all rows of silver, as delta-rs and DuckDB read them.
+fn read_by_others(place: &Place) -> Value {
+    let script = r#"
+import sys, json, deltalake, duckdb, duckdb_extensions
+table = deltalake.DeltaTable(sys.argv[1]).to_pyarrow_table(columns=["actor_login"])
+connection = duckdb.connect()
+duckdb_extensions.import_extension("delta", con=connection)
+counts = "SELECT count(*) FILTER (actor_login = 'altered'), count(*) FROM delta_scan(?)"
+altered, rows = connection.execute("LOAD delta").execute(counts, [sys.argv[1]]).fetchone()
+print(json.dumps([table["actor_login"].to_pylist().count("altered"), altered, table.num_rows, rows]))
+"#;
+    let table = place.data().join("cold/silver/github");
+    serde_json::from_str(&python(script, &[table.to_str().expect("text")])).expect("one document")
+}
+
 #[test]
 fn made_anew_and_back_killed_at_random_moments_both_stores_are_the_one_or_the_other() {
     let mut place = Place::with_small_steps();
@@ -106,6 +121,7 @@ fn made_anew_and_back_killed_at_random_moments_both_stores_are_the_one_or_the_ot
             assert_eq!(picture(&place, "github", &groups), *expected, "round {rounds}: {command:?}");
         }
     }
+    assert_eq!(read_by_others(&place), json!([rows, rows, 900, 900]));
     println!("{kills} kills of `reprocess` in {rounds} rounds, each of {whole_ms} ms undisturbed");
 }
 

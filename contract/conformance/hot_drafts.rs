@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{AsArray, BooleanArray, Int64Array};
 use arrow::compute::filter_record_batch;
@@ -9,7 +10,7 @@ use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use serde_json::json;
 
-use super::hot_store::{SCHEMA, SOURCE, Stored, days_before, expected, positions, rows, stored};
+use super::hot_store::{NOW, RETENTION_DAYS, SCHEMA, SOURCE, Stored, days_before, expected, positions, rows, stored};
 use crate::{HotDrafts, HotStore, Offset, Positions, Rows};
 
 /// The rows of offsets `from..to` as an older version made them: without each fifth, and with other values.
@@ -77,6 +78,11 @@ pub async fn exchange(open: impl AsyncFn() -> Arc<dyn HotDrafts>) {
     let store = open().await;
     assert_eq!(stored(&*store).await, part());
     assert_is_discarded(&*store).await;
+    // Days that were exchanged leave as any others.
+    let later = NOW.plus(Duration::from_secs((u64::from(RETENTION_DAYS) + 5) * 86_400));
+    let expired = store.expire(SOURCE, later, &positions(&[(0, 42)])).await.expect("removed");
+    assert_eq!(expired.removed, ["made-2026.11.20", "made-2026.11.21", "made-2026.11.22"]);
+    assert_eq!(stored(&*store).await, Stored::new());
 }
 
 /// Takes six further offsets, from `at` on, as the store that holds `all`.

@@ -84,13 +84,30 @@ async fn real_servers_drafts_pass_the_conformance_suite_on_elasticsearch() {
         drafts
     };
     hot_drafts::exchange(open).await;
+    let store = Elasticsearch::store(&settings).await;
     let client = Client::new(&settings).unwrap();
+    let draft = open().await;
+    let of_day = rows_at(&[(0, 42..50)], |_| NOW);
+    store.write(&of_day).await.unwrap();
+    store.commit(SOURCE).await.unwrap();
+    let made = draft.draft(SOURCE).await.unwrap();
+    made.write(&rows_at(&[(0, 0..50)], |_| NOW)).await.unwrap();
+    made.commit(SOURCE).await.unwrap();
     // Without ours, as any client asks: by the alias, by a pattern, and by the name of a day.
-    for index in ["made", "made-*", "made-2026.11.22,made-2026.11.21,made-2026.11.20"] {
-        let counted = client.ask_json(Method::GET, &format!("{index}/_count"), Body::None, "count").await.unwrap();
-        let stored = stored(&*Elasticsearch::store(&settings).await).await.len();
-        assert_eq!(counted["count"], stored, "{index}");
-    }
+    let counted = async |rows: u64| {
+        for index in ["made", "made-*", "made-2026.11.22"] {
+            let path = format!("{index}/_refresh");
+            client.ask_json(Method::POST, &path, Body::None, "refresh").await.unwrap();
+            let counted = client.ask_json(Method::GET, &format!("{index}/_count"), Body::None, "count").await.unwrap();
+            assert_eq!(counted["count"], rows, "{index}");
+        }
+    };
+    counted(8).await;
+    draft.exchange(SOURCE, None).await.unwrap();
+    counted(50).await;
+    let settings = client.ask_json(Method::GET, "made-2026.11.22/_settings", Body::None, "read").await.unwrap();
+    let replicas = settings.as_object().unwrap().values().next().unwrap();
+    assert_eq!(replicas["settings"]["index"]["number_of_replicas"], "0", "as the template says: {settings}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
