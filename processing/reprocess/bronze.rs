@@ -6,7 +6,7 @@ use crate::Engines;
 use crate::rebuild::{OFFSETS_FIRST, log_records, read_within};
 
 /// Bytes of records that are read, and processed, at once. A step that exceeds it is halved.
-const STEP_BYTES_MAX: usize = 32 << 20;
+const STEP_BYTES_MAX: usize = 16 << 20;
 
 /// Reads from a position to another one, all partitions side by side in the order in which records were appended: where a topic
 /// has grown, an id may stand in two of them, and the first one is the row.

@@ -18,7 +18,7 @@ use super::Reprocess;
 use crate::rebuild::{OFFSETS_FIRST, join, places, read_within};
 
 /// Bytes of the rows of one side that are compared at once. A step that exceeds it is halved.
-const STEP_BYTES_MAX: usize = 32 << 20;
+const STEP_BYTES_MAX: usize = 8 << 20;
 
 /// Characters of a value in an example.
 const VALUE_CHARS_MAX: usize = 200;
