@@ -61,14 +61,7 @@ impl Inner {
 
     /// Writes the rows of files into new ones; answers the actions that put these in their place.
     async fn compacted(&self, table: &Table, files: &[Arc<CommittedFile>]) -> Result<Vec<Action>> {
-        let rewrite = || Rewrite {
-            layout: table.layout.clone(),
-            properties: self.properties.clone(),
-            files: files.to_vec(),
-            target_bytes: self.settings.target_file_bytes,
-            now: self.clock.now(),
-            data_change: false,
-        };
+        let rewrite = || self.rewrite(table, files.to_vec(), self.settings.target_file_bytes, false);
         match self.clustered(table, rewrite()).await {
             // Queries may have all memory that sorting may take; then the rows keep their order until the next time.
             Err(error) if error.remedy() == Remedy::Retry => {

@@ -16,7 +16,7 @@ use crate::committed::CommittedFile;
 use crate::draft::{About, Beside, DRAFT, Seed, files_of, previous, state_of};
 use crate::layout::PartitionValue;
 use crate::marks::Moves;
-use crate::rewrite::{Rewrite, remove_action};
+use crate::rewrite::remove_action;
 use crate::store::{Inner, Source, Written, finished};
 use crate::table::{Commit, Outcome, Table};
 
@@ -175,14 +175,7 @@ impl Inner {
         since: Option<Timestamp>,
         before: bool,
     ) -> Result<Vec<Action>> {
-        let rewrite = Rewrite {
-            layout: table.layout.clone(),
-            properties: self.properties.clone(),
-            files: vec![file.clone()],
-            target_bytes: u64::MAX,
-            now: self.clock.now(),
-            data_change: true,
-        };
+        let rewrite = self.rewrite(table, vec![file.clone()], u64::MAX, true);
         let since = since.unwrap_or_default();
         let run = move || rewrite.run(|batch| Some(times(batch, |time| (time < since) == before)));
         finished(tokio::task::spawn_blocking(run)).await

@@ -15,7 +15,6 @@ use deltalake::protocol::DeltaOperation;
 use crate::committed::CommittedFile;
 use crate::data_file::write_files;
 use crate::layout::{PartitionValue, Partitioning};
-use crate::rewrite::Rewrite;
 use crate::store::{Inner, finished};
 use crate::table::{Commit, Outcome, Table};
 
@@ -70,14 +69,7 @@ impl Inner {
         let files = committed.files.iter().filter(|file| own.as_ref().is_none_or(|own| *own == file.value));
         let mut actions = Vec::new();
         for file in files.filter(|file| may_hold(file, &places)) {
-            let rewrite = Rewrite {
-                layout: table.layout.clone(),
-                properties: self.properties.clone(),
-                files: vec![file.clone()],
-                target_bytes: u64::MAX,
-                now: self.clock.now(),
-                data_change: true,
-            };
+            let rewrite = self.rewrite(table, vec![file.clone()], u64::MAX, true);
             let places = places.clone();
             let run = move || {
                 let hits = Cell::new(0);

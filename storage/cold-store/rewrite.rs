@@ -13,6 +13,8 @@ use crate::committed::CommittedFile;
 use crate::data_file::{self, DataFile};
 use crate::layout::{Layout, PartitionValue};
 use crate::reader::{Batches, Selection, batches};
+use crate::store::Inner;
+use crate::table::Table;
 
 /// Bytes of rows that are read at once, about; the batch's rows follow from the size of a file's rows.
 const BATCH_BYTES: i64 = 4 << 20;
@@ -34,6 +36,20 @@ pub(crate) struct Rewrite {
     pub(crate) now: Timestamp,
     /// Whether rows change, or only the files they stand in.
     pub(crate) data_change: bool,
+}
+
+impl Inner {
+    /// What writes some files of a table anew, now.
+    pub(crate) fn rewrite(
+        &self,
+        table: &Table,
+        files: Vec<Arc<CommittedFile>>,
+        target_bytes: u64,
+        data_change: bool,
+    ) -> Rewrite {
+        let (layout, properties, now) = (table.layout.clone(), self.properties.clone(), self.clock.now());
+        Rewrite { layout, properties, files, target_bytes, now, data_change }
+    }
 }
 
 impl Rewrite {

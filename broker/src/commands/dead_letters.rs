@@ -223,9 +223,9 @@ mod tests {
     use std::sync::Arc;
 
     use contract::{Processor, Reject, RowBuilder};
-    use processing::{CommitPolicy, Flush, Pipeline, Recipe};
     use tokio_util::sync::CancellationToken;
 
+    use super::super::other_version::process_as;
     use super::*;
     use crate::broker::Access;
     use crate::settings::Settings;
@@ -244,39 +244,6 @@ mod tests {
         RawRecord { id: id.into(), event_time: time, fetched_at: time, body: body.into() }
     }
 
-    /// Logs records, and has both stores take them as that version did.
-    async fn reject_all(broker: &Broker, source: &'static Source, records: Vec<RawRecord>) {
-        let harvest = Harvest {
-            source: source.id,
-            collector: CollectorId("github/made".to_owned()),
-            records,
-            coverage: Vec::new(),
-            cursor: Cursor("1".to_owned()),
-            poll_again_in: None,
-            acknowledge: None,
-        };
-        broker.engines.log.append(&harvest).await.unwrap();
-        let policy = || {
-            let interval = std::time::Duration::from_millis(10);
-            CommitPolicy { interval, backlog_interval: interval, bytes_max: 1 }
-        };
-        let pipeline = Pipeline {
-            engines: broker.engines.clone(),
-            recipe: Recipe { schema: source.schema, processor: &Refuses },
-            hot: policy(),
-            cold: policy(),
-            batch_bytes_max: 1 << 20,
-        };
-        let stop = CancellationToken::new();
-        let mut running = pipeline.start(stop.clone()).await.unwrap();
-        let until = broker.engines.log.extent(&Topic::raw(source.id)).await.unwrap().end();
-        let (done, heard) = tokio::sync::oneshot::channel();
-        running.flusher().send(Flush { until, done }).await.unwrap();
-        heard.await.unwrap();
-        stop.cancel();
-        running.ended().await.unwrap();
-    }
-
     #[tokio::test(flavor = "multi_thread")]
     async fn what_is_understood_now_becomes_rows_and_the_rest_is_not_logged_again() {
         let home = tempfile::tempdir().unwrap();
@@ -285,7 +252,7 @@ mod tests {
         let event = |id: &str| format!(r#"{{"id":"{id}","type":"X","created_at":"2026-01-01T00:00:00Z"}}"#);
         let mut records: Vec<_> = ["1", "2", "3"].map(|id| record(id, event(id))).to_vec();
         records.push(record("4", "no event".to_owned()));
-        reject_all(&broker, source, records).await;
+        process_as(&Refuses, &broker, source, records).await;
 
         let stop = CancellationToken::new();
         let work = broker.start(&stop, &stop).await.unwrap();

@@ -7,6 +7,8 @@ mod dead_letters;
 mod doctor;
 mod export;
 mod feeds;
+#[cfg(test)]
+mod other_version;
 mod reprocess;
 mod role;
 mod roles;

@@ -289,10 +289,10 @@ fn print_difference(difference: &Value) {
 mod tests {
     use std::sync::Arc;
 
-    use contract::{CollectorId, Cursor, Harvest, Processor, RawRecord, Reject, RowBuilder, Timestamp, Topic};
-    use processing::{CommitPolicy, Flush, Pipeline, Recipe};
+    use contract::{Processor, RawRecord, Reject, RowBuilder, Timestamp};
     use tokio_util::sync::CancellationToken;
 
+    use super::super::other_version::process_as;
     use super::*;
     use crate::broker::Broker;
     use crate::settings::Settings;
@@ -327,32 +327,6 @@ mod tests {
         (0..200).map(record).collect()
     }
 
-    async fn process_as_older(broker: &Broker, records: Vec<RawRecord>) {
-        let source = acquisition::source("github").expect("it is there");
-        let harvest = Harvest {
-            source: source.id,
-            collector: CollectorId("github/made".to_owned()),
-            records,
-            coverage: Vec::new(),
-            cursor: Cursor("1".to_owned()),
-            poll_again_in: None,
-            acknowledge: None,
-        };
-        broker.engines.log.append(&harvest).await.expect("appended");
-        let interval = std::time::Duration::from_millis(10);
-        let policy = CommitPolicy { interval, backlog_interval: interval, bytes_max: 1 };
-        let recipe = Recipe { schema: source.schema, processor: &Older };
-        let (engines, stop) = (broker.engines.clone(), CancellationToken::new());
-        let pipeline = Pipeline { engines, recipe, hot: policy, cold: policy, batch_bytes_max: 10_000 };
-        let mut running = pipeline.start(stop.clone()).await.expect("started");
-        let until = broker.engines.log.extent(&Topic::raw(source.id)).await.expect("an extent").end();
-        let (done, heard) = tokio::sync::oneshot::channel();
-        assert!(running.flusher().send(Flush { until, done }).await.is_ok());
-        heard.await.expect("committed");
-        stop.cancel();
-        running.ended().await.expect("ended");
-    }
-
     async fn ask(control: &Control, mut asked: Value) -> Value {
         asked["source"] = json!("github");
         let (progress, _shown) = mpsc::channel(64);
@@ -379,7 +353,7 @@ mod tests {
         settings.hot.retention_days = 3_650;
         let broker =
             Arc::new(Broker::open(&settings, home.path(), crate::broker::Access::Write).await.expect("opened"));
-        process_as_older(&broker, records()).await;
+        process_as(&Older, &broker, acquisition::source("github").expect("it is there"), records()).await;
         let stop = CancellationToken::new();
         let work = broker.start(&stop, &stop).await.expect("started");
         let control = Control::new(broker.clone(), &work, stop.clone());
