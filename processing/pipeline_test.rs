@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::memory::{MemoryLog, MemoryStore, SCHEMA, SOURCE, TextProcessor, record};
-use crate::pipeline::{Flush, Pipeline, PipelineHandle};
+use crate::pipeline::{Flush, Pause, Pipeline, PipelineHandle};
 use crate::{CommitPolicy, Engines, Recipe};
 use contract::{CoverageKind, RawRecord, Remedy, SystemClock};
 
@@ -165,4 +165,54 @@ async fn stopping_commits_what_was_read() {
     stop.cancel();
     running.ended().await.unwrap();
     assert_eq!((world.hot.rows().len(), world.cold.rows().len()), (4, 4));
+}
+
+/// Asks a pipeline to stand still: when it does, and how to have it go on.
+async fn pause(running: &PipelineHandle) -> (oneshot::Receiver<()>, oneshot::Sender<Result<()>>) {
+    let ((paused, heard), (resume, resumed)) = (oneshot::channel(), oneshot::channel());
+    assert!(running.pauser().send(Pause { paused, resumed }).await.is_ok());
+    (heard, resume)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_stands_still_with_all_that_it_read_in_both_stores_and_goes_on_when_it_is_told_to() {
+    let world = World::with((0..3).map(|n| record(&n.to_string(), 1, "row")));
+    let stop = CancellationToken::new();
+    let mut running = world.start(&stop).await;
+    let flushed = async |until| {
+        let (done, heard) = oneshot::channel();
+        assert!(running.flusher().send(Flush { until: Positions([(0, until)].into()), done }).await.is_ok());
+        heard.await
+    };
+    flushed(3).await.unwrap();
+    let (heard, resume) = pause(&running).await;
+    heard.await.unwrap();
+    world.log.add([record("late", 1, "row"), record("2", 1, "again")]);
+    assert_eq!((world.hot.rows().len(), world.cold.rows().len()), (3, 3));
+    resume.send(Ok(())).unwrap();
+    flushed(5).await.unwrap();
+    assert_eq!((world.hot.rows().len(), world.cold.rows().len()), (4, 4));
+    // Who asked went before it stood still: then it does not.
+    let (heard, resume) = pause(&running).await;
+    drop((heard, resume));
+    flushed(5).await.unwrap();
+    stop.cancel();
+    running.ended().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_stood_still_ends_where_the_exchange_failed_or_nobody_says_what_became_of_it() {
+    for told in [Some(Err(Error::stop("finish the exchange"))), None] {
+        let world = World::with([record("a", 1, "row")]);
+        let mut running = world.start(&CancellationToken::new()).await;
+        let (heard, resume) = pause(&running).await;
+        heard.await.unwrap();
+        let what = if told.is_some() { "finish the exchange" } else { "ended without a word" };
+        match told {
+            Some(told) => resume.send(told).unwrap(),
+            None => drop(resume),
+        }
+        let error = running.ended().await.expect_err("it must not go on");
+        assert!(error.remedy() == Remedy::Stop && error.to_string().contains(what), "{error}");
+    }
 }

@@ -144,6 +144,9 @@ fn beside_a_running_pipeline_it_loses_and_doubles_nothing_and_views_follow() {
     }
     let expected = picture(&place, "github", &OTHERS);
     assert_eq!(expected["hot"][0], json!(1_200));
+    let sources = &place.json(&["status"])["sources"];
+    assert_eq!(sources["github"]["previous"]["kept_until"], answers[2]["kept_until"], "{sources:#}");
+    assert_eq!(sources["arxiv"]["previous"], json!(null));
     let back = place.json(&["reprocess", "github", "--back"]);
     assert_eq!(back["outcome"], json!("exchanged"), "{back:#}");
     assert_eq!(picture(&place, "github", &OTHERS), expected);

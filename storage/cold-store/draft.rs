@@ -206,6 +206,9 @@ impl Inner {
     /// What silver was before its last exchange, if that is kept.
     async fn before(&self, id: SourceId) -> Result<Option<Beside>> {
         let made = self.exchanges(&self.source(id)?.silver, id);
+        if !self.numbers().await?.contains(&made) {
+            return Ok(None);
+        }
         self.open_beside(&previous(made), id, false).await
     }
 

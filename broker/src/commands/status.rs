@@ -1,6 +1,6 @@
 //! `status` and `topics`: what is there and how far each store is.
 
-use contract::Result;
+use contract::{ColdDrafts, Result};
 use serde_json::{Value, json};
 
 use crate::broker::Broker;
@@ -71,6 +71,10 @@ async fn source_status(broker: &Broker, source: &acquisition::Source) -> Result<
     );
     let dead = format!("SELECT count(*) FROM ops.dead_letters WHERE source = '{}'", source.id);
     let rows = format!("SELECT count(*) FROM silver.{}", source.id);
+    let previous = broker.cold.previous(source.id).await?;
+    let previous = previous.map(
+        |previous| json!({"left_at": previous.left_at.to_string(), "kept_until": previous.kept_until.to_string()}),
+    );
     Ok(json!({
         "rows": output::count(&*engines.cold, &rows).await?,
         "dead_letters": output::count(&*engines.cold, &dead).await?,
@@ -79,6 +83,7 @@ async fn source_status(broker: &Broker, source: &acquisition::Source) -> Result<
         "indices": indices,
         "collectors": collectors,
         "files_read": files.len(),
+        "previous": previous,
     }))
 }
 
@@ -95,6 +100,9 @@ pub(crate) fn print(answer: &Value) {
             "{name}: {} rows, {} dead letters, {} records known to be missed, {} files read",
             source["rows"], source["dead_letters"], source["missed_records"], source["files_read"]
         ));
+        if let [Some(left), Some(until)] = ["left_at", "kept_until"].map(|time| source["previous"][time].as_str()) {
+            output::line(&format!("  rows made anew at {left}; `reprocess {name} --back` goes back until {until}"));
+        }
         for (store, lag) in source["lag"].as_object().into_iter().flatten() {
             output::line(&format!(
                 "  {store:<5} behind by {} records, {:.1} s",
