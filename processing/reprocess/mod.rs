@@ -87,7 +87,9 @@ impl Reprocess {
         let source = self.recipe.schema.source;
         match self.cold.draft(source).await? {
             Some(draft) if draft.is_exchanged => {
-                self.follow(&draft, &self.cold.hold().await).await?;
+                let (what, held, stop) = (self.what(), self.cold.hold().await, CancellationToken::new());
+                until_done(&what, &self.engines.troubles, &stop, || self.cold.exchange(source, &held)).await?;
+                self.follow(&draft).await?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -241,7 +243,7 @@ impl Reprocess {
     pub async fn exchange(&self, draft: &Draft, held: &Held, stop: &CancellationToken) -> Result<()> {
         let (source, what) = (self.recipe.schema.source, self.what());
         until_done(&what, &self.engines.troubles, stop, || self.cold.exchange(source, held)).await?;
-        self.follow(draft, held).await
+        self.follow(draft).await
     }
 
     /// Whether the draft took silver's place, or it cannot be told.
@@ -250,11 +252,10 @@ impl Reprocess {
         draft.map_or(true, |draft| draft.is_some_and(|draft| draft.is_exchanged))
     }
 
-    /// What comes after silver's commit.
-    async fn follow(&self, draft: &Draft, held: &Held) -> Result<()> {
+    /// What comes after the exchange in the cold store.
+    async fn follow(&self, draft: &Draft) -> Result<()> {
         let (source, stop) = (self.recipe.schema.source, CancellationToken::new());
         let (what, troubles) = (self.what(), &self.engines.troubles);
-        until_done(&what, troubles, &stop, || self.cold.exchange(source, held)).await?;
         until_done(&what, troubles, &stop, || self.hot.exchange(source, draft.of.since)).await?;
         until_done(&what, troubles, &stop, || self.cold.end_draft(source)).await
     }

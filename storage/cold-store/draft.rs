@@ -66,8 +66,14 @@ impl Inner {
         self.place.join(&format!("{folder}/{id}"))
     }
 
-    /// What stands in such a folder, if it was begun. `writes` makes its tables, of this version's columns.
+    /// What stands in such a folder, if it was begun; where it `writes`, with this version's columns.
     pub(crate) async fn open_beside(&self, folder: &str, id: SourceId, writes: bool) -> Result<Option<Beside>> {
+        let silver = Layout::silver(self.source(id)?.schema, &self.place);
+        let silver = Table::unopened(silver.with_log_below(&self.folder_beside(folder, id)));
+        // Most often there is none, which is asked at every start.
+        if !silver.is_there().await? {
+            return Ok(None);
+        }
         let found = self.store_beside(folder, id, writes).await?;
         let about = found.inner.source(id)?.silver.view().committed.configuration.get(ABOUT_KEY).cloned();
         let doing = || format!("read what `{}` says of itself", self.folder_beside(folder, id).shown(""));
@@ -78,17 +84,14 @@ impl Inner {
 
     async fn store_beside(&self, folder: &str, id: SourceId, writes: bool) -> Result<DeltaStore> {
         let schema = self.source(id)?.schema;
+        let access = if writes { Access::Within } else { Access::Read };
+        let (place, settings, clock) = (self.place.clone(), self.settings.clone(), self.clock.clone());
         DeltaStore::of(Parts {
-            place: self.place.clone(),
             logs: Some(self.folder_beside(folder, id)),
-            schemas: &[schema],
             // What is only looked at may be another version's.
             remade: (!writes).then_some(id),
-            settings: self.settings.clone(),
-            clock: self.clock.clone(),
-            access: if writes { Access::Within } else { Access::Read },
-            spill: self.spill.clone(),
             engine: Some(self.engine.clone()),
+            ..Parts::new(place, &[schema], settings, clock, access, self.spill.clone())
         })
         .await
     }
@@ -153,11 +156,15 @@ impl Inner {
     pub(crate) async fn named_beside(&self, table: &Table) -> Result<Vec<String>> {
         let name = table.layout.name.as_str();
         let is_own = |id: &&SourceId| name == "ops.dead_letters" || name.strip_prefix("silver.") == Some(id.0);
+        let own: Vec<SourceId> = self.sources.keys().filter(is_own).copied().collect();
         let mut named = Vec::new();
-        for &id in self.sources.keys().filter(is_own) {
-            let numbers = self.numbers().await?;
-            for folder in numbers.into_iter().map(previous).chain([DRAFT.to_owned()]) {
-                let log = table.layout.as_ref().clone().with_log_below(&self.folder_beside(&folder, id));
+        if own.is_empty() {
+            return Ok(named);
+        }
+        let folders: Vec<String> = self.numbers().await?.into_iter().map(previous).chain([DRAFT.to_owned()]).collect();
+        for id in own {
+            for folder in &folders {
+                let log = table.layout.as_ref().clone().with_log_below(&self.folder_beside(folder, id));
                 let log = Layout { may_differ: true, ..log };
                 let beside = Table::open_read_only(log, Vec::new()).await?;
                 named.extend(beside.view().committed.files.iter().map(|file| file.relative.clone()));

@@ -3,6 +3,7 @@
 //! Each table is one commit, which removes its files and adds the draft's; with it goes a `txn` (appId
 //! `databroker/exchanges/SOURCE/0`) that counts the exchanges, and so tells what is done already.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use deltalake::kernel::{Action, Add, MetadataExt};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 
 use crate::committed::CommittedFile;
-use crate::draft::{About, Beside, DRAFT, Seed, files_of, previous, state_of};
+use crate::draft::{About, DRAFT, Seed, files_of, previous, state_of};
 use crate::layout::PartitionValue;
 use crate::marks::Moves;
 use crate::rewrite::remove_action;
@@ -47,21 +48,21 @@ impl Inner {
         self.refresh().await?;
         let draft = self.open_beside(DRAFT, id, true).await?;
         let draft = draft.ok_or_else(|| Error::change(format!("exchange `silver.{id}`: there is no draft of it")))?;
-        let number = draft.about.number;
+        let (number, tables) = (draft.about.number, draft.store.inner.source(id)?);
         if self.exchanges(&source.silver, id) < number {
-            self.check_ends(source, id, &draft)?;
+            self.check_ends(source, tables, id)?;
             self.keep(source, id, &draft.about).await?;
-            self.put(&source.silver, id, &draft).await?;
+            self.put(&source.silver, &tables.silver, id, &draft.about).await?;
         }
         if self.exchanges(&source.dead_letters, id) < number {
-            self.put(&source.dead_letters, id, &draft).await?;
+            self.put(&source.dead_letters, &tables.dead_letters, id, &draft.about).await?;
         }
         self.forget_numbers(id, |other| other < number).await
     }
 
     /// Both end at the same offsets, and nothing waits.
-    fn check_ends(&self, source: &Source, id: SourceId, draft: &Beside) -> Result<()> {
-        let (now, ends) = (Written::of(id, source).committed, Written::of(id, draft.store.inner.source(id)?).committed);
+    fn check_ends(&self, source: &Source, draft: &Source, id: SourceId) -> Result<()> {
+        let (now, ends) = (Written::of(id, source).committed, Written::of(id, draft).committed);
         let waits = source.tables().iter().any(|table| table.view().pending.iter().any(|pending| pending.source == id));
         if waits || !now.reaches(&ends) || !ends.reaches(&now) {
             return Err(Error::change(format!(
@@ -74,39 +75,31 @@ impl Inner {
     /// Keeps what the tables hold as the previous one.
     async fn keep(&self, source: &Source, id: SourceId, about: &About) -> Result<()> {
         let since = about.of.since;
-        let left = |file: &Arc<CommittedFile>| matches!(side(file, since), Side::Since);
-        let names: Vec<String> = self.files(&source.silver, id, left).map(|file| file.relative.clone()).collect();
-        let mut silver = files_of(&source.silver).await?;
-        silver.retain(|add| names.contains(&add.path));
         let seed = Seed {
             about: About { at: self.clock.now(), ..about.clone() },
             at: Written::of(id, source).committed,
-            silver,
-            dead_letters: self.dead_letters_since(source, id, since).await?,
+            silver: self.since(&source.silver, id, since).await?,
+            dead_letters: self.since(&source.dead_letters, id, since).await?,
             columns: Some(state_of(&source.silver).await?.snapshot().schema().as_ref().clone()),
         };
         let folder = previous(about.number);
         self.begin_beside(&folder, id, seed).await.map(drop)
     }
 
-    /// Puts the draft's part in the place of a table's.
-    async fn put(&self, table: &Table, id: SourceId, draft: &Beside) -> Result<()> {
+    /// Puts a draft's table in the place of a source's part of `table`.
+    async fn put(&self, table: &Table, from: &Table, id: SourceId, about: &About) -> Result<()> {
         let begun = Instant::now();
         let mut actions = Vec::new();
-        for file in self.files(table, id, |_| true).collect::<Vec<_>>() {
-            match side(&file, draft.about.of.since) {
+        for file in files(table, id) {
+            match side(&file, about.of.since) {
                 Side::Before => {}
                 Side::Since => {
                     let remove = remove_action(&table.layout, &file, self.clock.now(), true);
                     actions.push(Action::Remove(remove));
                 }
-                Side::Both => actions.extend(self.split(table, &file, draft.about.of.since, true).await?),
+                Side::Both => actions.extend(self.split(table, &file, about.of.since, true).await?),
             }
         }
-        let tables = draft.store.inner.source(id)?;
-        let from = tables.tables().into_iter().find(|from| from.layout.name == table.layout.name);
-        let from =
-            from.ok_or_else(|| Error::stop(format!("exchange `{}`: a draft has no such table", table.layout.name)))?;
         actions.extend(files_of(from).await?.into_iter().map(Action::Add));
         let (old, new) = (state_of(table).await?, state_of(from).await?);
         if old.snapshot().schema() != new.snapshot().schema() {
@@ -115,7 +108,7 @@ impl Inner {
                 metadata.map_err(|cause| Error::stop(format!("exchange `{}`", table.layout.name)).because(cause))?;
             actions.push(Action::Metadata(metadata));
         }
-        let (prefix, number) = (exchanges(id), Positions([(0, draft.about.number)].into()));
+        let (prefix, number) = (exchanges(id), Positions([(0, about.number)].into()));
         let moves = Moves::between(&prefix, &table.positions(&prefix), &number);
         let operation = DeltaOperation::Write { mode: SaveMode::Overwrite, partition_by: None, predicate: None };
         let new = Commit::new(actions, operation, begun, self.now_ms());
@@ -123,43 +116,25 @@ impl Inner {
         match table.commit(Commit { moves, owns_files: false, ..new }).await? {
             Outcome::Done => Ok(()),
             // Another process that finished the same.
-            Outcome::Overtaken(_) if self.exchanges(table, id) >= draft.about.number => Ok(()),
+            Outcome::Overtaken(_) if self.exchanges(table, id) >= about.number => Ok(()),
             Outcome::Overtaken(reason) => {
                 Err(Error::retry(format!("exchange `{}`", table.layout.name)).because(reason))
             }
         }
     }
 
-    /// A source's files of a table.
-    fn files(
-        &self,
-        table: &Table,
-        id: SourceId,
-        wanted: impl Fn(&Arc<CommittedFile>) -> bool,
-    ) -> impl Iterator<Item = Arc<CommittedFile>> {
-        let own = move |file: &Arc<CommittedFile>| match &file.value {
-            PartitionValue::Text(text) => *text == id.0,
-            PartitionValue::Day(_) | PartitionValue::Whole => true,
-        };
-        let files: Vec<_> =
-            table.view().committed.files.iter().filter(|file| own(file) && wanted(file)).cloned().collect();
-        files.into_iter()
-    }
-
-    /// The dead letters from a moment on, in files that hold no others.
-    async fn dead_letters_since(&self, source: &Source, id: SourceId, since: Option<Timestamp>) -> Result<Vec<Add>> {
-        let table = &source.dead_letters;
-        let mut adds = files_of(table).await?;
-        let mut names = Vec::new();
-        let mut split = Vec::new();
-        for file in self.files(table, id, |_| true).collect::<Vec<_>>() {
+    /// A source's part of a table from a moment on, in files that hold no earlier rows.
+    async fn since(&self, table: &Table, id: SourceId, since: Option<Timestamp>) -> Result<Vec<Add>> {
+        let (mut whole, mut split) = (HashSet::new(), Vec::new());
+        for file in files(table, id) {
             match side(&file, since) {
                 Side::Before => {}
-                Side::Since => names.push(file.relative.clone()),
+                Side::Since => drop(whole.insert(file.relative.clone())),
                 Side::Both => split.extend(self.split(table, &file, since, false).await?),
             }
         }
-        adds.retain(|add| names.contains(&add.path));
+        let mut adds = files_of(table).await?;
+        adds.retain(|add| whole.contains(&add.path));
         adds.extend(split.into_iter().filter_map(|action| match action {
             Action::Add(add) => Some(add),
             _ => None,
@@ -182,7 +157,16 @@ impl Inner {
     }
 }
 
-/// On which side of `since` a file lies: by its period, or by what bounds its times.
+/// A source's files of a table.
+fn files(table: &Table, id: SourceId) -> Vec<Arc<CommittedFile>> {
+    let own = |file: &&Arc<CommittedFile>| match &file.value {
+        PartitionValue::Text(text) => *text == id.0,
+        PartitionValue::Day(_) | PartitionValue::Whole => true,
+    };
+    table.view().committed.files.iter().filter(own).cloned().collect()
+}
+
+/// On which side of `since` a file lies, by its period.
 fn side(file: &CommittedFile, since: Option<Timestamp>) -> Side {
     let Some(since) = since else { return Side::Since };
     match &file.value {

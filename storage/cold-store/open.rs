@@ -77,8 +77,7 @@ impl DeltaStore {
         let directory = make(directory, &settings)?;
         let (access, spill) = Access::alone(&directory)?;
         let place = place(&directory, &settings, Some(spill.clone()))?;
-        let spill = Some(spill);
-        Self::of(Parts { place, logs: None, schemas, remade, settings, clock, access, spill, engine: None }).await
+        Self::of(Parts { remade, ..Parts::new(place, schemas, settings, clock, access, Some(spill)) }).await
     }
 
     /// Opens the store in a directory for writing beside other processes that open it so: each takes the rows of partitions
@@ -128,7 +127,7 @@ impl DeltaStore {
         access: Access,
         spill: Option<PathBuf>,
     ) -> Result<Self> {
-        Self::of(Parts { place, logs: None, schemas, remade: None, settings, clock, access, spill, engine: None }).await
+        Self::of(Parts::new(place, schemas, settings, clock, access, spill)).await
     }
 
     /// Opens the tables of a store.
@@ -183,7 +182,19 @@ impl DeltaStore {
     }
 }
 
-impl Parts<'_> {
+impl<'a> Parts<'a> {
+    /// Those of a store that is no draft and is used as it is.
+    pub(crate) fn new(
+        place: Place,
+        schemas: &'a [&'static RowSchema],
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        access: Access,
+        spill: Option<PathBuf>,
+    ) -> Self {
+        Self { place, logs: None, schemas, remade: None, settings, clock, access, spill, engine: None }
+    }
+
     /// Opens a table of some sources; makes it where that `is_wanted`, and this process writes. Beside the sources' own the
     /// appIds of its `txn` actions may begin with `others`.
     async fn open(&self, layout: Layout, of: &[&RowSchema], others: &[String], is_wanted: bool) -> Result<Arc<Table>> {

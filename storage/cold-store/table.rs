@@ -167,6 +167,11 @@ impl Table {
         Ok(table)
     }
 
+    /// One of which only is asked whether it was made.
+    pub(crate) fn unopened(layout: Layout) -> Self {
+        Self::new(layout, Vec::new())
+    }
+
     fn new(layout: Layout, prefixes: Vec<String>) -> Self {
         let view = View { committed: Arc::default(), pending: Vec::new() };
         Self { layout: Arc::new(layout), prefixes, log: tokio::sync::Mutex::new(None), view: Mutex::new(view) }
@@ -184,7 +189,8 @@ impl Table {
         Ok(())
     }
 
-    async fn is_there(&self) -> Result<bool> {
+    /// Whether it was made.
+    pub(crate) async fn is_there(&self) -> Result<bool> {
         let found = self.layout.log.log_store().is_delta_table_location().await;
         found.map_err(|error| failed(format!("find the table `{}`", self.layout.name), error))
     }

@@ -21,6 +21,7 @@ use crate::checkpoint::Checkpoint;
 use crate::directory::sync_folder;
 use crate::error::disk_failed;
 use crate::index::{HotIndex, Unusable};
+use crate::names::boundary;
 use crate::recovery::DELETED;
 use crate::source::{Common, HotSource, Progress};
 use crate::store::TantivyStore;
@@ -170,8 +171,7 @@ impl HotSource {
             drafted.checkpoint.clone()
         };
         let taken: Vec<String> = draft.all().iter().map(|index| index.name.clone()).collect();
-        let is_after = |index: &HotIndex| since.is_none_or(|since| index.period.last >= since.day());
-        let old = self.all().into_iter().filter(|index| is_after(index)).map(|index| index.name.clone());
+        let old = self.all().into_iter().filter(|index| index.period.reaches(since)).map(|index| index.name.clone());
         let gone: Vec<String> = old.filter(|name| !taken.contains(name)).collect();
         let mut kept = Checkpoint::load(&self.common.folder, self.id()).ok().flatten().unwrap_or_default();
         kept.first.retain(|name, _| !gone.contains(name) && !taken.contains(name));
@@ -238,11 +238,8 @@ impl HotSource {
 impl HotDrafts for TantivyStore {
     async fn boundary(&self, source: SourceId, since: Timestamp) -> Result<Timestamp> {
         let found = self.source(source)?;
-        let holds = |index: &&Arc<HotIndex>| (index.period.first..=index.period.last).contains(&since.day());
-        let first = found.all().iter().filter(holds).map(|index| index.period.first).min();
-        let first = first.unwrap_or(since.day());
-        let keeps_all = found.common.settings.retention_days == 0;
-        Ok(if keeps_all { first.first_of_month().start() } else { first.start() })
+        let periods = found.all().into_iter().map(|index| index.period);
+        Ok(boundary(periods, found.common.settings.retention_days == 0, since))
     }
 
     async fn draft(&self, source: SourceId) -> Result<Arc<dyn HotStore>> {

@@ -18,6 +18,21 @@ pub(crate) struct Period {
     pub(crate) last: Day,
 }
 
+impl Period {
+    /// Whether it holds a moment, or what comes after it; any does where there is none.
+    pub(crate) fn reaches(&self, since: Option<Timestamp>) -> bool {
+        since.is_none_or(|since| self.last >= since.day())
+    }
+}
+
+/// See [`contract::HotDrafts::boundary`], of a store that has indices of some periods.
+pub(crate) fn boundary(periods: impl Iterator<Item = Period>, keeps_all: bool, since: Timestamp) -> Timestamp {
+    let day = since.day();
+    let holds = |period: &Period| (period.first..=period.last).contains(&day);
+    let first = periods.filter(holds).map(|period| period.first).min().unwrap_or(day);
+    if keeps_all { first.first_of_month().start() } else { first.start() }
+}
+
 /// `github-2026.11.22`.
 pub(crate) fn daily_name(source: SourceId, day: Day) -> String {
     let (year, month, day) = day.civil();

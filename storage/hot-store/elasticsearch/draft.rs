@@ -22,7 +22,7 @@ use super::scroll::{Hit, Scroll};
 use super::source::ElasticSource;
 use super::store::ElasticsearchStore;
 use super::{CHECKPOINT_INDEX, DRAFT_PREFIX, REFUSED_INDEX, canonical};
-use crate::names::period;
+use crate::names::{boundary, period};
 
 /// A draft as it is on the server.
 struct Found {
@@ -146,8 +146,7 @@ impl ElasticsearchStore {
 
 /// Whether an index, by its name, holds a moment or what comes after it.
 fn is_after(source: &ElasticSource, name: &str, since: Option<Timestamp>) -> bool {
-    let days = period(source.id(), name);
-    since.is_none_or(|since| days.is_some_and(|days| days.last >= since.day()))
+    period(source.id(), name).is_some_and(|days| days.reaches(since))
 }
 
 /// The number in the name of an index, or of a position, of a draft.
@@ -160,10 +159,8 @@ impl HotDrafts for ElasticsearchStore {
     async fn boundary(&self, source: SourceId, since: Timestamp) -> Result<Timestamp> {
         let found = self.source(source)?;
         let names = self.inner.names_of(&[found.schema]).await?;
-        let days = names.iter().filter_map(|name| period(source, name));
-        let first = days.filter(|days| (days.first..=days.last).contains(&since.day())).map(|days| days.first).min();
-        let first = first.unwrap_or(since.day());
-        Ok(if self.inner.retention_days == 0 { first.first_of_month().start() } else { first.start() })
+        let periods = names.iter().filter_map(|name| period(source, name));
+        Ok(boundary(periods, self.inner.retention_days == 0, since))
     }
 
     async fn draft(&self, source: SourceId) -> Result<Arc<dyn HotStore>> {

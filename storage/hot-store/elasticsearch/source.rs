@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use arrow::array::RecordBatch;
-use contract::{Error, Partition, Positions, Result, RowSchema, Rows, SourceId, drop_below};
+use contract::{Error, Offset, Partition, Positions, Result, RowSchema, Rows, SourceId, drop_below};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -99,15 +99,21 @@ impl ElasticSource {
         let moved = written.0.iter().filter(|&(&partition, &next)| next > committed.of(partition));
         // A version below the present one is refused: a process that lost its place changes nothing.
         let mark = |(&partition, &next): (&i32, &i64)| {
-            let source = inner.marked(self.id());
-            let id = format!("{source}-{partition}");
-            let document = serde_json::to_vec(&Mark { source, partition, next }).expect("numbers and a text are JSON");
+            let (id, document) = self.mark(inner, partition, next);
             Item::versioned(CHECKPOINT_INDEX, id, next, &document)
         };
         let items: Vec<_> = moved.map(mark).collect();
         send_all(&inner.client, &mut progress.pace, self.id(), items).await?;
         progress.committed = progress.committed.max(&written);
         Ok(written)
+    }
+
+    /// The id and the document of a partition's position.
+    fn mark(&self, inner: &Inner, partition: Partition, next: Offset) -> (String, Vec<u8>) {
+        let source = inner.marked(self.id());
+        let id = format!("{source}-{partition}");
+        let document = serde_json::to_vec(&Mark { source, partition, next }).expect("numbers and a text are JSON");
+        (id, document)
     }
 
     /// Reads the checkpoint anew and goes on from there in some partitions. What was written beyond it is on the server, where it
@@ -219,9 +225,8 @@ impl ElasticSource {
     /// Puts the position to where it says, also back.
     pub(super) async fn put_back(&self, inner: &Inner, progress: &mut Progress, to: &Positions) -> Result<()> {
         let mark = |(&partition, &next): (&i32, &i64)| {
-            let mark = Mark { source: inner.marked(self.id()), partition, next };
-            let document = serde_json::to_vec(&mark).expect("numbers and a text are JSON");
-            Item::forced(CHECKPOINT_INDEX, format!("{}-{partition}", mark.source), &document)
+            let (id, document) = self.mark(inner, partition, next);
+            Item::forced(CHECKPOINT_INDEX, id, &document)
         };
         send_all(&inner.client, &mut progress.pace, self.id(), to.0.iter().map(mark).collect()).await
     }
